@@ -1,0 +1,121 @@
+"""The lake's tables, column by column: the one home of their Arrow schemas.
+
+Times are int64 nanoseconds since the Unix epoch, ranges half-open. Vectors in `steps` and `series` are float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lance
+import pyarrow as pa
+
+DATA_STORAGE_VERSION = "2.2"
+
+TOPIC = pa.struct(
+    [("name", pa.string()), ("encoding", pa.string()), ("schema_name", pa.string()), ("count", pa.int64())]
+)
+GOP = pa.struct([("start_ns", pa.int64()), ("frames", pa.int32()), ("bytes", pa.int64())])
+
+# One row a segment that arrived: what it is, what is in it, whether it is whole.
+SEGMENTS = pa.schema(
+    [
+        ("robot_id", pa.string()),
+        ("recording_id", pa.string()),
+        ("stream", pa.string()),
+        ("seq", pa.int64()),
+        ("kind", pa.string()),  # telemetry | video
+        ("content_type", pa.string()),
+        ("start_ns", pa.int64()),
+        ("end_ns", pa.int64()),
+        ("bytes", pa.int64()),
+        ("sha256", pa.string()),
+        ("key", pa.string()),
+        ("received_ns", pa.int64()),
+        ("state", pa.string()),  # ok | quarantined
+        ("reason", pa.string()),  # why it is quarantined, else null
+        ("messages", pa.int64()),  # of every topic; for an mp4 its frames
+        ("topics", pa.list_(TOPIC)),
+        ("frames", pa.int64()),  # decoded frames; null for telemetry
+        ("codec", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("fps", pa.float64()),  # (frames - 1) / (last - first capture time)
+        ("luma_mean", pa.float64()),  # mean of quarter-resolution luma over all frames, 0..255
+        ("gops", pa.list_(GOP)),
+        ("index_version", pa.int64()),  # the version of lake/segments that published this row
+    ]
+)
+
+# One row a labelled time range, or a whole unlabelled recording.
+EPISODES = pa.schema(
+    [
+        ("episode_id", pa.string()),
+        ("robot_id", pa.string()),
+        ("recording_id", pa.string()),
+        ("task", pa.string()),
+        ("success", pa.bool_()),
+        ("notes", pa.string()),
+        ("start_ns", pa.int64()),
+        ("end_ns", pa.int64()),
+        ("steps", pa.int64()),
+        (
+            "columns",
+            pa.string(),
+        ),  # JSON: column → {"size": int, "names": […] | null, "policy": str, "tolerance_ns": int}
+        ("sources", pa.list_(pa.struct([("key", pa.string()), ("sha256", pa.string())]))),
+    ]
+)
+
+# Every declared numeric column at its own rate, sorted by (episode, column, time).
+SERIES = pa.schema(
+    [
+        ("episode_id", pa.string()),
+        ("column", pa.string()),
+        ("t_ns", pa.int64()),
+        ("value", pa.list_(pa.float32())),
+    ]
+)
+
+# One row a GOP as it was encoded. Payload: the packets one after the other, cut by packet_bytes.
+GOPS = pa.schema(
+    [
+        ("episode_id", pa.string()),
+        ("robot_id", pa.string()),
+        ("camera", pa.string()),
+        ("rendition", pa.string()),  # "original", or "h264-g10" for a re-encoding
+        ("gop", pa.int32()),  # number within (episode, camera, rendition), from 0
+        ("start_ns", pa.int64()),
+        ("codec", pa.string()),  # libav decoder name: h264, av1 …
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("extradata", pa.binary()),  # codec configuration outside the packets (mp4); empty for Annex B
+        ("packet_bytes", pa.list_(pa.int32())),
+        ("frame_t_ns", pa.list_(pa.int64())),  # capture time of each frame, in presentation order
+        ("source_key", pa.string()),
+        ("source_sha256", pa.string()),
+        lance.blob_field("payload"),
+    ]
+)
+
+
+def steps_schema(columns: Mapping[str, int], cameras: Sequence[str]) -> pa.Schema:
+    """Schema of `steps` for numeric columns (name → vector size) and cameras.
+
+    Each column `c` is a fixed-size float32 list with `c_age_ns` (step time minus the time of the value taken; null
+    where the value is null). Each camera `v` has `v_gop` (its `gops.gop`, null where no frame is in tolerance) and
+    `v_k` (which frame in it, presentation order), and `v_age_ns`.
+    """
+    fields: list[Any] = [
+        ("robot_id", pa.string()),
+        ("recording_id", pa.string()),
+        ("episode_id", pa.string()),
+        ("step", pa.int64()),
+        ("t_ns", pa.int64()),
+    ]
+    for name, size in columns.items():
+        fields += [(name, pa.list_(pa.float32(), size)), (f"{name}_age_ns", pa.int64())]
+    for camera in cameras:
+        fields += [(f"{camera}_gop", pa.int32()), (f"{camera}_k", pa.int32()), (f"{camera}_age_ns", pa.int64())]
+    return pa.schema(fields)

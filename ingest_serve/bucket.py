@@ -1,0 +1,132 @@
+"""The bucket by obstore: create-once writes, reads and listings; obstore's errors are translated here only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import S3Store
+
+from dataset_catalog.errors import StorageError
+from dataset_catalog.storage import Storage
+from ingest_serve.errors import StorageUnavailable
+
+_JSON = {"Content-Type": "application/json"}
+_CLIENT = {"connect_timeout": "5s", "timeout": "60s"}
+_RETRY = {
+    "max_retries": 3,
+    "retry_timeout": timedelta(seconds=15),
+    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=2), "base": 2},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the bucket knows of an object without reading it."""
+
+    size: int
+    attributes: dict[str, str]
+
+
+class Bucket:
+    """One lake's bucket. Safe to share between threads and tasks; pickles."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    @classmethod
+    def open(cls, storage: Storage) -> Bucket:
+        """Only S3: a folder keeps no metadata with its objects, so raw segments cannot live there."""
+        if not storage.is_s3:
+            raise StorageError(f"uploads need a lake at s3://bucket[/prefix], got the folder {storage.url}")
+        bucket, _, prefix = storage.url.removeprefix("s3://").partition("/")
+        return cls(S3Store(bucket, prefix=prefix or None, **_s3_config(storage)))
+
+    async def create_async(self, key: str, body: bytes | bytearray, attributes: dict[str, str]) -> bool:
+        """Write an object that must not exist yet. False: there is one, or somebody is writing it just now."""
+        with _storage_errors():
+            try:
+                await obstore.put_async(self._store, key, body, mode="create", attributes=attributes)
+            except AlreadyExistsError:
+                return False
+        return True
+
+    def create(self, key: str, body: bytes) -> bool:
+        """Write a small JSON object that must not exist yet. False: there is one."""
+        with _storage_errors():
+            try:
+                obstore.put(self._store, key, body, mode="create", attributes=_JSON)
+            except AlreadyExistsError:
+                return False
+        return True
+
+    def overwrite(self, key: str, body: bytes) -> None:
+        """Write a small JSON object, whatever was there."""
+        with _storage_errors():
+            obstore.put(self._store, key, body, attributes=_JSON)
+
+    def read(self, key: str) -> tuple[Head, bytes] | None:
+        """An object whole; None if there is none."""
+        found = self._get(key, head=False)
+        if found is None:
+            return None
+        with _storage_errors():
+            return _head(found), bytes(found.bytes())
+
+    def head(self, key: str) -> Head | None:
+        """None if there is no such object."""
+        found = self._get(key, head=True)
+        return None if found is None else _head(found)
+
+    def folders(self, prefix: str) -> list[str]:
+        """Names directly below a prefix that have something below them, in order."""
+        with _storage_errors():
+            found = obstore.list_with_delimiter(self._store, prefix)["common_prefixes"]
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
+
+    def names(self, prefix: str, *, after: str | None = None) -> list[str]:
+        """Names below a prefix, in order; only those after the name `after`."""
+        offset = None if after is None else f"{prefix}/{after}"
+        with _storage_errors():
+            found = [entry["path"] for chunk in obstore.list(self._store, prefix, offset=offset) for entry in chunk]
+        return sorted(path.removeprefix(f"{prefix}/") for path in found)
+
+    def _get(self, key: str, *, head: bool) -> Any:
+        with _storage_errors():
+            try:
+                return obstore.get(self._store, key, options={"head": head})
+            except FileNotFoundError:
+                return None
+
+
+def _s3_config(storage: Storage) -> dict[str, Any]:
+    settings = storage.settings
+    secret = settings.secret_access_key
+    client = {**_CLIENT, "allow_http": (settings.endpoint_url or "").startswith("http://")}
+    config = {
+        "endpoint": settings.endpoint_url,
+        "region": settings.region,
+        "access_key_id": settings.access_key_id,
+        "secret_access_key": secret.get_secret_value() if secret else None,
+        "checksum_algorithm": "SHA256",  # S3 itself then refuses a body that changed on the way to it
+        "client_options": client,
+        "retry_config": _RETRY,
+    }
+    return {name: value for name, value in config.items() if value is not None}
+
+
+def _head(found: Any) -> Head:
+    return Head(found.meta["size"], dict(found.attributes))
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    try:
+        yield
+    except (BaseError, OSError) as error:
+        raise StorageUnavailable(str(error).partition("\n")[0]) from error

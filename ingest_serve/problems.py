@@ -1,0 +1,102 @@
+"""Every way to say no: one table of problem codes, answered as RFC 9457 `application/problem+json`.
+
+`code` is the contract a client may act on; `detail` is a sentence for people. 408 and 503 mean "the same again, later".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from edge.errors import BadName, SignatureError
+from edge.wire import PROBLEM_TYPE
+from ingest_serve.errors import Refused, StorageUnavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One code's HTTP status and what it means to the client."""
+
+    status: int
+    meaning: str
+
+
+PROBLEMS = {
+    "bad_name": Problem(400, "The robot, recording or stream is no name that the protocol allows."),
+    "bad_parameter": Problem(400, "A query parameter or header is missing or out of range; `parameter` names it."),
+    "bad_digest": Problem(400, "`Content-Digest` is missing or holds no `sha-256`."),
+    "digest_mismatch": Problem(400, "The body that arrived has another SHA-256 than `Content-Digest` says."),
+    "incomplete_body": Problem(400, "The body that arrived is not as long as `Content-Length` says."),
+    "not_a_segment": Problem(400, "The body is neither a finished MCAP file nor, for video, an MP4 file."),
+    "bad_enrolment": Problem(400, "The enrolment body is not the JSON object that is asked for."),
+    "no_token": Problem(401, "There is no `Authorization: Bearer` token."),
+    "bad_token": Problem(401, "The token is no JWT with the claims that are asked for."),
+    "unknown_key": Problem(401, "The robot has no such key, or it was revoked."),
+    "bad_signature": Problem(401, "The token is signed by another key, or for another method, target or digest."),
+    "clock": Problem(401, "The token is not for the server's present time; take that from the response's header."),
+    "wrong_robot": Problem(403, "The token belongs to another robot than the route."),
+    "enrolment_unknown": Problem(403, "There is no such enrolment token for this robot."),
+    "enrolment_used": Problem(403, "The enrolment token was used with another key."),
+    "enrolment_expired": Problem(403, "The enrolment token has expired."),
+    "not_found": Problem(404, "There is no such route."),
+    "method_not_allowed": Problem(405, "The route does not take this method."),
+    "slow_body": Problem(408, "The body did not arrive in the time allowed."),
+    "conflict": Problem(409, "Other bytes are stored under this name; those that came are kept for inspection."),
+    "length_required": Problem(411, "There is no `Content-Length`."),
+    "too_large": Problem(413, "The body is larger than this route takes; `max_bytes` says how large it may be."),
+    "unsupported_type": Problem(415, "The route does not take this `Content-Type`."),
+    "internal_error": Problem(500, "The server failed; nothing is promised."),
+    "busy": Problem(503, "The replica holds as many bytes as it may."),
+    "storage_unavailable": Problem(503, "The bucket cannot be reached; nothing is promised."),
+}
+
+ANSWERED = (Refused, SignatureError, BadName, StorageUnavailable, RequestValidationError, HTTPException)
+
+
+def as_refused(error: Exception) -> Refused:
+    """The problem that an exception of ours, of `edge.wire` or of FastAPI is answered with."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, SignatureError):
+        return Refused(error.code, str(error))
+    if isinstance(error, BadName):
+        return Refused("bad_name", str(error))
+    if isinstance(error, StorageUnavailable):
+        return Refused("storage_unavailable", "the storage cannot be reached; nothing was promised")
+    if isinstance(error, RequestValidationError):
+        return _bad_parameter(error)
+    if isinstance(error, HTTPException) and error.status_code in (404, 405):
+        return Refused("not_found" if error.status_code == 404 else "method_not_allowed", error.detail)
+    return Refused("internal_error", "the server failed; nothing was promised")
+
+
+def problem_response(refused: Refused, *, retry_after_s: int) -> JSONResponse:
+    status = PROBLEMS[refused.code].status
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": refused.code,
+        "detail": refused.detail,
+        **refused.extra,
+    }
+    return JSONResponse(body, status, _headers(status, retry_after_s), PROBLEM_TYPE)
+
+
+def _headers(status: int, retry_after_s: int) -> dict[str, str]:
+    by_status = {
+        401: {"WWW-Authenticate": "Bearer"},
+        408: {"Connection": "close"},
+        503: {"Retry-After": str(retry_after_s)},
+    }
+    return by_status.get(status, {})
+
+
+def _bad_parameter(error: RequestValidationError) -> Refused:
+    first = error.errors()[0]
+    name = str(first["loc"][-1])
+    return Refused("bad_parameter", f"{name}: {first['msg']}", parameter=name)

@@ -1,0 +1,180 @@
+"""The raw layout of the bucket, writer and reader together: every segment is one object, written once.
+
+raw/{robot}/{recording}/{stream}/{seq:010d}                   the segment; what is known of it is its S3 metadata
+conflicts/{robot}/{recording}/{stream}/{seq:010d}/{sha256}    other bytes that came for a stored segment
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import cast
+
+from dataset_catalog.storage import Storage
+from edge.errors import BadName
+from edge.wire import Kind, SegmentId, check_recording, check_robot, check_stream
+from ingest_serve.bucket import Bucket, Head
+from ingest_serve.errors import DamagedObject, NotStored, StorageUnavailable
+
+LIST_THREADS = 16
+CREATE_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class RawObject:
+    """What is known of a stored segment. Times are half-open `[start_ns, end_ns)`; `sha256` is in hex."""
+
+    segment: SegmentId
+    kind: Kind
+    content_type: str
+    bytes: int
+    sha256: str
+    start_ns: int
+    end_ns: int
+    robot_time_ns: int | None
+    key_id: str
+    received_ns: int
+
+    @property
+    def key(self) -> str:
+        return self.segment.key
+
+    def attributes(self) -> dict[str, str]:
+        """The S3 metadata that carries these facts."""
+        facts = {
+            "Content-Type": self.content_type,
+            "kind": self.kind,
+            "sha256": self.sha256,
+            "start-ns": str(self.start_ns),
+            "end-ns": str(self.end_ns),
+            "key-id": self.key_id,
+            "received-ns": str(self.received_ns),
+        }
+        return facts if self.robot_time_ns is None else {**facts, "robot-time-ns": str(self.robot_time_ns)}
+
+    @classmethod
+    def from_head(cls, segment: SegmentId, head: Head) -> RawObject:
+        """`DamagedObject` if the object does not carry our metadata."""
+        found = head.attributes
+        robot_time = found.get("robot-time-ns")
+        try:
+            return cls(
+                segment=segment,
+                kind=cast(Kind, found["kind"]),
+                content_type=found["Content-Type"],
+                bytes=head.size,
+                sha256=found["sha256"],
+                start_ns=int(found["start-ns"]),
+                end_ns=int(found["end-ns"]),
+                robot_time_ns=None if robot_time is None else int(robot_time),
+                key_id=found["key-id"],
+                received_ns=int(found["received-ns"]),
+            )
+        except (KeyError, ValueError) as error:
+            raise DamagedObject(f"{segment.key} does not carry a segment's metadata: {error!r}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The segment is new and durable."""
+
+    raw: RawObject
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyStored:
+    """The same bytes were stored before; `raw` tells of then."""
+
+    raw: RawObject
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Other bytes are stored under this name; the ones that came are kept at `kept_at`."""
+
+    stored_sha256: str
+    kept_at: str
+
+
+class RawStore:
+    """Writes segments once and reads them back. Pickles, so that workers get it as an argument."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+
+    @classmethod
+    def open(cls, storage: Storage) -> RawStore:
+        return cls(Bucket.open(storage))
+
+    async def put_once(self, raw: RawObject, body: bytes | bytearray) -> Stored | AlreadyStored | Conflict:
+        """Durable when it returns. `StorageUnavailable`: nothing is promised, the same call may be made again."""
+        for attempt in range(CREATE_ATTEMPTS):
+            if await self._bucket.create_async(raw.key, body, raw.attributes()):
+                return Stored(raw)
+            # S3 answers 409 while another write of the key is under way, and obstore cannot tell it from 412
+            head = await asyncio.to_thread(self._bucket.head, raw.key)
+            if head is not None:
+                return await self._compare(raw, body, head)
+            await asyncio.sleep(0.05 * 2**attempt)
+        raise StorageUnavailable(f"{raw.key} was neither created nor there, {CREATE_ATTEMPTS} times")
+
+    async def _compare(self, raw: RawObject, body: bytes | bytearray, head: Head) -> AlreadyStored | Conflict:
+        stored_sha256 = head.attributes.get("sha256", "")
+        if stored_sha256 == raw.sha256:
+            return AlreadyStored(RawObject.from_head(raw.segment, head))
+        kept_at = f"{raw.key.replace('raw/', 'conflicts/', 1)}/{raw.sha256}"
+        await self._bucket.create_async(kept_at, body, raw.attributes())
+        return Conflict(stored_sha256, kept_at)
+
+    def head(self, segment: SegmentId) -> RawObject:
+        """`NotStored` if there is none."""
+        head = self._bucket.head(segment.key)
+        if head is None:
+            raise NotStored(f"{segment.key} is not stored")
+        return RawObject.from_head(segment, head)
+
+    def read(self, segment: SegmentId) -> tuple[RawObject, bytes]:
+        """Facts and bytes in one request. `NotStored`; `DamagedObject` if the bytes are not those that were stored."""
+        found = self._bucket.read(segment.key)
+        if found is None:
+            raise NotStored(f"{segment.key} is not stored")
+        head, body = found
+        raw = RawObject.from_head(segment, head)
+        if hashlib.sha256(body).hexdigest() != raw.sha256:
+            raise DamagedObject(f"{segment.key} was stored with sha-256 {raw.sha256}, its bytes now have another")
+        return raw, body
+
+    def get(self, segment: SegmentId) -> bytes:
+        """The bytes alone, verified as in `read`."""
+        return self.read(segment)[1]
+
+    def list_streams(self) -> list[tuple[str, str, str]]:
+        """Every (robot, recording, stream) that has an object, in order. Names outside the layout are left out."""
+        paths: list[tuple[str, ...]] = [()]
+        with ThreadPoolExecutor(LIST_THREADS) as pool:
+            for check in (check_robot, check_recording, check_stream):
+                below = list(pool.map(self._below, paths))
+                paths = [(*path, name) for path, names in zip(paths, below, strict=True) for name in names]
+                paths = [path for path in paths if _is_valid(check, path[-1])]
+        return [cast(tuple[str, str, str], path) for path in paths]
+
+    def _below(self, path: tuple[str, ...]) -> list[str]:
+        return self._bucket.folders("/".join(("raw", *path)))
+
+    def list_after(self, robot: str, recording: str, stream: str, after_seq: int) -> list[int]:
+        """Stored seqs greater than `after_seq` (-1: all), in order."""
+        after = f"{after_seq:010d}" if after_seq >= 0 else None
+        names = self._bucket.names(f"raw/{robot}/{recording}/{stream}", after=after)
+        return [int(name) for name in names if re.fullmatch(r"\d{10}", name)]
+
+
+def _is_valid(check: Callable[[str], str], name: str) -> bool:
+    try:
+        check(name)
+    except BadName:
+        return False
+    return True
