@@ -1,1 +1,162 @@
-class Catalog: ...
+"""What is in a lake: robots, recordings, videos, datasets, and SQL over all of it.
+
+Everything is read at the Lance version that the newest manifest of its chain names, never at "latest": rows that a job
+has written and not yet published are not seen, and two reads of one manifest give the same rows.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+
+from dataset_catalog import schema, versions
+from dataset_catalog.dataset import Dataset
+from dataset_catalog.errors import NotFound
+from dataset_catalog.settings import StorageSettings
+from dataset_catalog.sql import View, query
+from dataset_catalog.storage import Storage
+from dataset_catalog.tables import open_table
+from dataset_catalog.times import Time, to_ns
+from dataset_catalog.versions import Manifest
+
+_ROBOTS = """
+SELECT robot_id, count(DISTINCT recording_id) AS recordings, count(*) AS segments, sum(bytes)::BIGINT AS bytes,
+       min(start_ns) AS start_ns, max(end_ns) AS end_ns, max(received_ns) AS received_ns,
+       count(*) FILTER (state = 'quarantined') AS quarantined
+FROM segments GROUP BY robot_id ORDER BY robot_id
+"""
+_RECORDINGS = """
+SELECT robot_id, recording_id, min(start_ns) AS start_ns, max(end_ns) AS end_ns,
+       list_sort(list(DISTINCT stream)) AS streams, count(*) AS segments, sum(bytes)::BIGINT AS bytes,
+       count(*) FILTER (state = 'quarantined') AS quarantined
+FROM segments WHERE ? IS NULL OR robot_id = ?
+GROUP BY robot_id, recording_id ORDER BY robot_id, start_ns, recording_id
+"""
+_VIDEOS = """
+SELECT * FROM segments WHERE kind = 'video' AND (? IS NULL OR robot_id = ?) AND (? IS NULL OR end_ns > ?)
+AND (? IS NULL OR start_ns < ?) AND ({where}) ORDER BY robot_id, start_ns, stream, seq
+"""
+_DATASETS = pa.schema(
+    [("name", pa.string()), ("version", pa.int64()), ("created_ns", pa.int64())]
+    + [("robots", pa.int64()), ("episodes", pa.int64()), ("steps", pa.int64()), ("cameras", pa.list_(pa.string()))]
+)
+_OPENERS = 16  # tables opened at a time
+
+
+class Catalog:
+    """One lake. Cheap to make; keeps no connection and no cache, so it always answers with what is published now."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    @classmethod
+    def open(cls, url: str | None = None, *, settings: StorageSettings | None = None) -> Catalog:
+        """The lake at `url` (`s3://bucket[/prefix]` or a folder), or where the settings say.
+
+        Raises `StorageError` for another kind of URL.
+        """
+        return cls(Storage.open(url, settings=settings))
+
+    def robots(self) -> pa.Table:
+        """One row a robot: recordings, segments, bytes, quarantined, start_ns, end_ns, received_ns (newest arrival)."""
+        return query(_ROBOTS, [self._segments()])
+
+    def recordings(self, robot: str | None = None) -> pa.Table:
+        """One row a recording, oldest first: its time range, streams, segments, bytes and quarantined segments."""
+        return query(_RECORDINGS, [self._segments()], [robot, robot])
+
+    def videos(
+        self, robot: str | None = None, *, start: Time | None = None, end: Time | None = None, where: str | None = None
+    ) -> pa.Table:
+        """The rows of `segments` that are video, overlap `[start, end)` and satisfy `where`.
+
+        start, end  int nanoseconds, a datetime, or ISO 8601 text; without a zone it is UTC
+        where       an SQL predicate on the columns of `segments`, such as `luma_mean < 40 AND state = 'ok'`
+
+        Raises `QueryError` for a predicate that cannot be run.
+        """
+        start_ns, end_ns = (None if time is None else to_ns(time) for time in (start, end))
+        sql = _VIDEOS.format(where=where or "true")
+        return query(sql, [self._segments()], [robot, robot, start_ns, start_ns, end_ns, end_ns])
+
+    def sql(self, sql: str) -> pa.Table:
+        """The result of one SELECT (DuckDB's dialect) over every published table.
+
+        `segments`; `telemetry.<topic>` with the topic's slashes as dots, as in `telemetry.joint_states` for
+        `/joint_states` and `telemetry."arm.left"` for `/arm/left`; and, for each dataset, `"<dataset>".steps`,
+        `.episodes`, `.series` and `.gops` (without the video itself). `SHOW ALL TABLES` lists them.
+
+        The SQL can reach nothing but these tables. Raises `QueryError` with one sentence if it cannot be run.
+        """
+        return query(sql, [self._segments(), *self._others()])
+
+    def datasets(self) -> pa.Table:
+        """One row a dataset: name, newest version, created_ns, and how many robots, episodes and steps it has."""
+        return pa.Table.from_pylist([self._describe(name) for name in self._dataset_names()], schema=_DATASETS)
+
+    def dataset(self, name: str, version: int | str | None = None) -> Dataset:
+        """A dataset at its newest version, or at version `7`, also written `"v7"`.
+
+        Raises `NotFound` for a dataset or a version that has not been published.
+        """
+        chain = f"{versions.DATASETS}/{name}"
+        if version is not None:
+            return Dataset(self.storage, name, versions.read(self.storage, chain, _number(version)))
+        manifest = versions.newest(self.storage, chain)
+        if manifest is None:
+            raise NotFound(f"no dataset named {name!r}; there are {self._dataset_names()}")
+        return Dataset(self.storage, name, manifest)
+
+    def _segments(self) -> View:
+        manifest = versions.newest(self.storage, versions.SEGMENTS)
+        if manifest is None:
+            return View("segments", schema.SEGMENTS.empty_table())
+        return self._view(versions.SEGMENTS, manifest, "segments")
+
+    def _others(self) -> list[View]:
+        """A view for every published table but `segments`; on S3 each takes a few round trips, so many at a time."""
+        chains = [versions.TELEMETRY, *(f"{versions.DATASETS}/{name}" for name in self._dataset_names())]
+        with ThreadPoolExecutor(_OPENERS) as pool:
+            manifests = pool.map(lambda chain: versions.newest(self.storage, chain), chains)
+            published = [
+                (chain, manifest, table)
+                for chain, manifest in zip(chains, manifests, strict=True)
+                if manifest
+                for table in sorted(manifest.tables)
+            ]
+            return list(pool.map(lambda table: self._view(*table), published))
+
+    def _view(self, chain: str, manifest: Manifest, table: str) -> View:
+        lake = open_table(self.storage, chain, manifest, table)
+        shown = tuple(name for name in lake.schema.names if name != "payload") if table == "gops" else None
+        sql_schema = "main" if chain == versions.SEGMENTS else chain.rsplit("/", 1)[-1]
+        return View(table, lake, sql_schema, shown)
+
+    def _describe(self, name: str) -> dict[str, object]:
+        dataset = self.dataset(name)
+        episodes = dataset.episodes()
+        return {
+            "name": name,
+            "version": dataset.version,
+            "created_ns": dataset.manifest.created_ns,
+            "robots": len(episodes["robot_id"].unique()),
+            "episodes": len(episodes),
+            "steps": sum(episodes["steps"].to_pylist()),
+            "cameras": list(dataset.cameras),
+        }
+
+    def _dataset_names(self) -> list[str]:
+        try:
+            paths = self.storage.filesystem().ls(self.storage.path(versions.DATASETS), detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in paths)
+
+
+def _number(version: int | str) -> int:
+    text = str(version)
+    digits = text.removeprefix("v")
+    if not digits.isdecimal():
+        raise NotFound(f"a version is a number such as 7 or v7, got {text!r}")
+    return int(digits)

@@ -1,1 +1,235 @@
-class Dataset: ...
+"""One dataset at one version: its tables, what its columns mean, and the part of it that a training run wants."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from dataset_catalog.errors import NotFound, QueryError
+from dataset_catalog.filters import matching
+from dataset_catalog.sampling import Policy
+from dataset_catalog.selection import Run, Selection, part_of
+from dataset_catalog.sql import View, query
+from dataset_catalog.storage import Storage
+from dataset_catalog.tables import contains, open_table
+from dataset_catalog.versions import DATASETS, Manifest
+
+if TYPE_CHECKING:
+    from dataset_catalog.video import Size
+    from dataset_catalog.windows import Windows
+
+CAMERA_TOLERANCE_NS = 50_000_000  # of a camera that `episodes.columns` does not list
+
+_RENDITIONS = "SELECT camera, rendition, min(height) AS height, min(width) AS width FROM gops GROUP BY ALL ORDER BY ALL"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A numeric column: vectors of `size`, the names of their elements, and how they are aligned."""
+
+    size: int
+    names: tuple[str, ...] | None
+    policy: Policy
+    tolerance_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """A camera: how far a frame may be from the time asked for, and the smallest (height, width) of each rendition."""
+
+    tolerance_ns: int
+    renditions: Mapping[str, Size]
+
+
+class Dataset:
+    """A dataset at one version, or a selection of it. Immutable; pickles as its address, so workers get it as it is.
+
+    Steps and windows are numbered over the selection: episodes by (robot, start, id), steps by time.
+    """
+
+    def __init__(self, storage: Storage, name: str, manifest: Manifest, selection: Selection | None = None) -> None:
+        self.storage, self.name, self.manifest = storage, name, manifest
+        self._narrowed = selection
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Dataset, (self.storage, self.name, self.manifest, self._narrowed))
+
+    def __len__(self) -> int:
+        """How many steps are selected."""
+        return len(self.selection)
+
+    def __repr__(self) -> str:
+        return f"<Dataset {self.name} v{self.version}: {len(self)} steps of {len(self.selection.episode_ids)} episodes>"
+
+    @property
+    def version(self) -> int:
+        return self.manifest.n
+
+    @property
+    def uri(self) -> str:
+        return self.storage.uri(f"{DATASETS}/{self.name}")
+
+    @cached_property
+    def selection(self) -> Selection:
+        """The selected steps; all of them at first."""
+        if self._narrowed is not None:
+            return self._narrowed
+        rows = self._all_episodes.select(["episode_id", "steps"]).to_pylist()
+        return Selection.of(Run(row["episode_id"], 0, row["steps"]) for row in rows)
+
+    @cached_property
+    def columns(self) -> dict[str, Column]:
+        """The numeric columns by name."""
+        cameras = self._camera_names()
+        return {
+            name: Column(it["size"], tuple(it["names"]) if it["names"] else None, it["policy"], it["tolerance_ns"])
+            for name, it in self._declared.items()
+            if name not in cameras
+        }
+
+    @cached_property
+    def cameras(self) -> dict[str, Camera]:
+        """The cameras by name."""
+        renditions: dict[str, dict[str, Size]] = {name: {} for name in self._camera_names()}
+        if "gops" in self.manifest.tables:
+            view = View("gops", self.table("gops"), columns=("camera", "rendition", "height", "width"))
+            for row in query(_RENDITIONS, [view]).to_pylist():
+                renditions.setdefault(row["camera"], {})[row["rendition"]] = (row["height"], row["width"])
+        tolerance = {name: it["tolerance_ns"] for name, it in self._declared.items()}
+        return {name: Camera(tolerance.get(name, CAMERA_TOLERANCE_NS), sizes) for name, sizes in renditions.items()}
+
+    def table(self, name: str) -> Any:
+        """The whole table `steps`, `series`, `gops` or `episodes`, as a `lance.LanceDataset` at this version."""
+        if name not in self._tables:
+            self._tables[name] = open_table(self.storage, f"{DATASETS}/{self.name}", self.manifest, name)
+        return self._tables[name]
+
+    def episodes(self) -> pa.Table:
+        """The selected episodes' rows, whole, in order."""
+        table = self._all_episodes
+        return table.filter(pc.is_in(table["episode_id"], pa.array(self.selection.episode_ids, pa.string())))
+
+    def steps(self) -> pa.Table:
+        """The selected rows of `steps`, in order. Reads all columns of them into memory."""
+        ids = self.selection.episode_ids
+        rows = self.table("steps").to_table(filter=None if self._narrowed is None else contains("episode_id", ids))
+        place = pc.index_in(rows["episode_id"], pa.array(ids, pa.string())).to_numpy()
+        step = rows["step"].to_numpy()
+        order = np.lexsort((step, place))
+        return rows.take(order[self.selection.covers(place[order], step[order])])
+
+    def select(
+        self,
+        *,
+        where: str | None = None,
+        robots: Sequence[str] | None = None,
+        episodes: Sequence[str] | None = None,
+        tasks: Sequence[str] | None = None,
+    ) -> Dataset:
+        """The steps of this selection that satisfy every condition given.
+
+        where  an SQL predicate on the columns of `episodes` (`success AND task = 'pour'`), or else on those of `steps`
+               with the episode's `task`, `success`, `notes`, `start_ns`, `end_ns` (`state[3] > 0.2 AND success`)
+
+        Raises `QueryError` for a predicate that cannot be run, `NotFound` for a name that the version does not have.
+        """
+        kept = self.selection
+        for column, wanted in {"robot_id": robots, "episode_id": episodes, "task": tasks}.items():
+            if wanted is not None:
+                kept = kept.only(self._episodes_with(column, wanted))
+        if where is not None:
+            kept = kept.intersect(matching(where, episodes=self._all_episodes, steps=self.table("steps")))
+        return Dataset(self.storage, self.name, self.manifest, kept)
+
+    def split(self, *, seed: int = 0, **shares: float) -> dict[str, Dataset]:
+        """Parts of the selection by a hash of the episode id, `train=0.9, val=0.1` if nothing else is said.
+
+        An episode stays in its part when the dataset grows; with few episodes a part can be far from its share.
+        Raises `QueryError` if a share is negative or they add up to more than 1.
+        """
+        shares = shares or {"train": 0.9, "val": 0.1}
+        if min(shares.values()) < 0 or sum(shares.values()) > 1 + 1e-9:
+            raise QueryError(f"shares must be >= 0 and add up to at most 1, got {shares}")
+        parts = {ep: part_of(ep, shares=shares, seed=seed) for ep in self.selection.episode_ids}
+        return {
+            name: Dataset(
+                self.storage, self.name, self.manifest, self.selection.only({ep for ep in parts if parts[ep] == name})
+            )
+            for name in shares
+        }
+
+    def windows(
+        self,
+        observations: Mapping[str, Sequence[float]],
+        actions: Mapping[str, Sequence[float]] | None = None,
+        *,
+        image_size: Size | None = None,
+        rendition: str | None = None,
+    ) -> Windows:
+        """Training samples, one for each selected step.
+
+        observations  column or camera → offsets in seconds from the step's time, `{"state": [-0.1, 0.0]}`
+        actions       column → offsets, usually `horizon(0.8, hz=10)`
+        image_size    (height, width) of the pictures; None leaves them as they are
+        rendition     which encoding to decode; None takes the smallest that is not smaller than `image_size`
+
+        Raises `WindowError` for a name that is neither column nor camera, and for offsets that are no numbers.
+        """
+        from dataset_catalog.windows import Windows, plan
+
+        return Windows(self, plan(self, observations, actions or {}, image_size=image_size, rendition=rendition))
+
+    def frame(self, episode_id: str, step: int, camera: str) -> NDArray[np.uint8]:
+        """What a camera saw at a step: (height, width, 3) uint8 RGB.
+
+        Raises `NotFound` for a step that does not exist or that has no frame within the camera's tolerance.
+        """
+        batch = self.windows({camera: [0.0]}).at([(episode_id, step)])
+        if not batch[f"{camera}_mask"][0, 0]:
+            raise NotFound(f"{camera} has no frame within its tolerance of step {step} of episode {episode_id}")
+        image: NDArray[np.uint8] = batch[camera][0, 0].transpose(1, 2, 0)
+        return image
+
+    def contact_sheet(
+        self, path: str | Path, *, camera: str, columns: Sequence[str] = (), rows: int = 3, cols: int = 4
+    ) -> Path:
+        """Write a PNG of `rows` × `cols` moments spread evenly over the selection, with the columns' values below each."""
+        from dataset_catalog.contact_sheet import write_contact_sheet
+
+        return write_contact_sheet(self, Path(path), camera=camera, columns=columns, rows=rows, cols=cols)
+
+    @cached_property
+    def _tables(self) -> dict[str, Any]:
+        return {}
+
+    @cached_property
+    def _all_episodes(self) -> pa.Table:
+        order = [(name, "ascending") for name in ("robot_id", "start_ns", "episode_id")]
+        return self.table("episodes").to_table().sort_by(order)
+
+    @cached_property
+    def _declared(self) -> dict[str, Any]:
+        texts = self._all_episodes["columns"].drop_null()
+        return dict(json.loads(texts[0].as_py())) if len(texts) else {}
+
+    def _camera_names(self) -> list[str]:
+        names = set(self.table("steps").schema.names)
+        found = [name.removesuffix("_gop") for name in self.table("steps").schema.names if name.endswith("_gop")]
+        return [name for name in found if f"{name}_k" in names]
+
+    def _episodes_with(self, column: str, wanted: Sequence[str]) -> set[str]:
+        everything = self._all_episodes
+        unknown = set(wanted) - set(everything[column].to_pylist())
+        if unknown:
+            raise NotFound(f"{self.name} v{self.version} has no {column} {sorted(unknown)}")
+        chosen = pc.is_in(everything[column], pa.array(list(wanted), pa.string()))
+        return set(everything.filter(chosen)["episode_id"].to_pylist())

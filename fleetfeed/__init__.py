@@ -1,0 +1,1 @@
+"""The one command `fleetfeed`, the embedded stack it starts, and the demonstration."""

@@ -65,18 +65,30 @@ def declared_digest(request: Request) -> tuple[str, bytes]:
 
 async def read_body(request: Request, *, length: int, sha256: bytes, timeout_s: float) -> bytes:
     """The body, whole and verified against its declared length and digest. `Refused` otherwise."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            body, came = await _receive(request, length)
+    except TimeoutError as error:
+        raise Refused("slow_body", f"the body did not arrive within {timeout_s:g} s") from error
+    except ClientDisconnect as error:
+        raise Refused("incomplete_body", f"the client went before all of {length} bytes had come") from error
+    if len(body) != length:
+        raise Refused("incomplete_body", f"Content-Length says {length} bytes, the body has another length")
+    if came != sha256:
+        raise Refused("digest_mismatch", f"the body that came has sha-256 {came.hex()}")
+    return body
+
+
+async def _receive(request: Request, length: int) -> tuple[bytes, bytes]:
+    """The body, at most one chunk longer than `length`, and its SHA-256, taken chunk by chunk as it comes."""
     hasher, chunks, arrived = hashlib.sha256(), [], 0
-    async for chunk in _within(request, timeout_s):
+    async for chunk in request.stream():
+        hasher.update(chunk)
+        chunks.append(chunk)
         arrived += len(chunk)
         if arrived > length:
             break
-        hasher.update(chunk)
-        chunks.append(chunk)
-    if arrived != length:
-        raise Refused("incomplete_body", f"Content-Length says {length} bytes, {arrived} came")
-    if hasher.digest() != sha256:
-        raise Refused("digest_mismatch", f"the body that came has sha-256 {hasher.hexdigest()}")
-    return b"".join(chunks)
+    return b"".join(chunks), hasher.digest()
 
 
 def check_form(body: bytes, content_type: str) -> None:

@@ -70,6 +70,11 @@ class Bucket:
         with _storage_errors():
             obstore.put(self._store, key, body, attributes=_JSON)
 
+    def delete(self, key: str) -> None:
+        """Only for what nobody relies on: probes."""
+        with _storage_errors():
+            obstore.delete(self._store, key)
+
     def read(self, key: str) -> tuple[Head, bytes] | None:
         """An object whole; None if there is none."""
         found = self._get(key, head=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -54,7 +54,14 @@ class IngestSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        config = os.environ.get("FLEETFEED_CONFIG")
-        if not config:
-            return (init_settings, env_settings)
-        return (init_settings, env_settings, PyprojectTomlConfigSettingsSource(settings_cls, Path(config)))
+        config = Path(os.environ.get("FLEETFEED_CONFIG", os.devnull))
+        return (init_settings, env_settings, PyprojectTomlConfigSettingsSource(settings_cls, config))
+
+    @model_validator(mode="after")
+    def _largest_body_fits(self) -> IngestSettings:
+        largest = max(self.max_telemetry_bytes, self.max_video_bytes)
+        if largest > self.max_bytes_in_flight:
+            raise ValueError(
+                f"max_bytes_in_flight must be >= {largest}, the largest body, got {self.max_bytes_in_flight}"
+            )
+        return self

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fleetfeed.humanoid import TASKS, Humanoid, Reading
+from fleetfeed.demo.humanoid import TASKS, Humanoid, Reading
 
 TOUCH_M = 0.13  # the radii of hand and ball are 0.11 together
 

@@ -1,0 +1,46 @@
+# Two commands are all the set-up there is: `make demo` and `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: install demo demo-real test check lint types format clean
+
+install: $(INSTALLED)
+
+# Everything is pinned in constraints.txt; torch there is the build without CUDA.
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "installing into $(VENV) …"
+	@start=$$(date +%s); \
+	$(PYTHON) -m venv $(VENV) && \
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch && \
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]' && \
+	echo "installation time       $$(( $$(date +%s) - start )) s"
+	@touch $@
+
+demo: install
+	$(BIN)/fleetfeed demo $(ARGS)
+
+# FLEETFEED_REAL_DATA names a folder with g1/ (LeRobot v2.1) and rosbag2/ (MCAP files).
+demo-real: install
+	$(BIN)/fleetfeed demo --real "$(FLEETFEED_REAL_DATA)" $(ARGS)
+
+test: install
+	$(BIN)/pytest $(ARGS)
+
+check: lint types
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	-$(BIN)/fleetfeed down
+	rm -rf $(VENV) .fleetfeed *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,213 @@
+"""What an episode's windows are read from, in memory: step times, series and where the frames are. No pixels.
+
+An episode takes 8 bytes a step, 8 + 4 × size bytes a value, and 12 bytes a frame: a G1's hour at 30 Hz with 26-D state
+and action 24 MB. Episodes are kept whole, in the order of their last use, up to a bound.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dataset_catalog.errors import DecodeError, WindowError
+from dataset_catalog.tables import contains
+
+if TYPE_CHECKING:
+    from dataset_catalog.dataset import Dataset
+
+_AT_ONCE = 256  # episodes read by one scan
+_GOP_COLUMNS = (
+    "episode_id camera rendition gop height width codec extradata packet_bytes frame_t_ns".split()
+)  # all but the payload
+
+
+class Gop(NamedTuple):
+    """Where a GOP's packets are and how to decode them. `row` is its row id in `gops`."""
+
+    row: int
+    codec: str
+    extradata: bytes
+    packet_bytes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """`t_ns` (n,) int64 ascending, `values` (n, d) float32."""
+
+    t_ns: NDArray[np.int64]
+    values: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One camera's frames in an episode: `t_ns` (f,) in order; GOP g holds frames `[starts[g], starts[g + 1])`."""
+
+    t_ns: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    rows: NDArray[np.uint64]
+    packet_bytes: NDArray[np.int32]
+    codecs: tuple[tuple[str, bytes], ...]  # of each GOP; equal ones are one object
+    size: tuple[int, int]  # height, width
+
+    def gop(self, g: int) -> Gop:
+        a, b = self.starts[g : g + 2]
+        return Gop(int(self.rows[g]), *self.codecs[g], tuple(self.packet_bytes[a:b].tolist()))
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One episode; `t_ns` (steps,) are its steps' times."""
+
+    episode_id: str
+    task: str
+    start_ns: int
+    end_ns: int
+    t_ns: NDArray[np.int64]
+    series: Mapping[str, Series] = field(default_factory=dict)
+    tracks: Mapping[str, Track] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        series = sum(s.t_ns.nbytes + s.values.nbytes for s in self.series.values())
+        tracks = sum(t.t_ns.nbytes + t.packet_bytes.nbytes + 24 * len(t.rows) for t in self.tracks.values())
+        return self.t_ns.nbytes + series + tracks
+
+
+class EpisodeReader:
+    """Reads episodes on demand, many by one scan, and keeps the most recently used up to `max_bytes`.
+
+    columns  column → vector size
+    cameras  camera → its renditions, the preferred first
+
+    One reader serves any number of threads.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        columns: Mapping[str, int],
+        cameras: Mapping[str, Sequence[str]],
+        max_bytes: int,
+    ) -> None:
+        self._dataset, self._columns, self._cameras, self._max_bytes = dataset, columns, cameras, max_bytes
+        self._kept: OrderedDict[str, Episode] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+        rows = dataset.episodes().select(["episode_id", "task", "start_ns", "end_ns"]).to_pylist()
+        self._rows = {row["episode_id"]: row for row in rows}
+
+    def get(self, episode_ids: Iterable[str]) -> dict[str, Episode]:
+        """The episodes by id. Raises `WindowError` or `DecodeError` where the tables contradict each other."""
+        wanted = list(dict.fromkeys(episode_ids))
+        with self._lock:
+            found = {name: self._kept[name] for name in wanted if name in self._kept}
+            missing = [name for name in wanted if name not in found]
+            for first in range(0, len(missing), _AT_ONCE):
+                for episode in self._read(missing[first : first + _AT_ONCE]):
+                    found[episode.episode_id] = self._kept[episode.episode_id] = episode
+                    self._bytes += episode.nbytes
+            self._forget(wanted)
+        return found
+
+    def _forget(self, used: list[str]) -> None:
+        for name in used:
+            self._kept.move_to_end(name)
+        while self._bytes > self._max_bytes and self._kept:
+            self._bytes -= self._kept.popitem(last=False)[1].nbytes
+
+    def _read(self, episode_ids: list[str]) -> Iterator[Episode]:
+        steps, series, tracks = self._steps(episode_ids), self._series(episode_ids), self._tracks(episode_ids)
+        for name in episode_ids:
+            row = self._rows[name]
+            yield Episode(
+                name,
+                row["task"] or "",
+                row["start_ns"],
+                row["end_ns"],
+                steps[name],
+                {column: series.get((name, column), _no_series(size)) for column, size in self._columns.items()},
+                {camera: track for camera in self._cameras if (track := self._preferred(tracks, name, camera))},
+            )
+
+    def _steps(self, episode_ids: list[str]) -> dict[str, NDArray[np.int64]]:
+        scan = self._scan("steps", ["episode_id", "step", "t_ns"], contains("episode_id", episode_ids))
+        steps = {}
+        for (name,), rows in _by(scan, "episode_id", order="step"):
+            if not np.array_equal(rows["step"].to_numpy(), np.arange(len(rows))):
+                raise WindowError(f"episode {name} does not have the steps 0 to {len(rows) - 1}, each once")
+            steps[name] = rows["t_ns"].to_numpy().copy()
+        return steps
+
+    def _series(self, episode_ids: list[str]) -> dict[tuple[str, ...], Series]:
+        if not self._columns:
+            return {}
+        rows = f"{contains('episode_id', episode_ids)} AND {contains('column', self._columns)}"
+        scan = self._scan("series", ["episode_id", "column", "t_ns", "value"], rows)
+        return {key: _to_series(key, part, self._columns[key[1]]) for key, part in _by(scan, "episode_id", "column", order="t_ns")}
+
+    def _tracks(self, episode_ids: list[str]) -> dict[tuple[str, ...], Track]:
+        if not self._cameras:
+            return {}
+        rows = f"{contains('episode_id', episode_ids)} AND {contains('camera', self._cameras)}"
+        scan = self._scan("gops", _GOP_COLUMNS, rows)
+        return {key: _to_track(key, part) for key, part in _by(scan, "episode_id", "camera", "rendition", order="gop")}
+
+    def _scan(self, table: str, columns: list[str], rows: str) -> pa.Table:
+        return self._dataset.table(table).to_table(columns=columns, filter=rows, with_row_id=table == "gops")
+
+    def _preferred(self, tracks: dict[tuple[str, ...], Track], episode_id: str, camera: str) -> Track | None:
+        found = (tracks.get((episode_id, camera, rendition)) for rendition in self._cameras[camera])
+        return next((track for track in found if track), None)
+
+
+def _by(table: pa.Table, *keys: str, order: str) -> Iterator[tuple[tuple[str, ...], pa.Table]]:
+    """The rows of each combination of keys, sorted by `order`."""
+    if not len(table):
+        return
+    rows = table.sort_by([(name, "ascending") for name in (*keys, order)]).combine_chunks()
+    codes = np.stack([_column(rows, key).dictionary_encode().indices.to_numpy() for key in keys])
+    cuts = np.flatnonzero((np.diff(codes) != 0).any(axis=0)) + 1
+    for a, b in pairwise([0, *cuts.tolist(), len(rows)]):
+        yield tuple(rows[key][a].as_py() for key in keys), rows.slice(a, b - a)
+
+
+def _column(table: pa.Table, name: str) -> Any:
+    return table[name].combine_chunks()
+
+
+def _no_series(size: int) -> Series:
+    return Series(np.zeros(0, np.int64), np.zeros((0, size), np.float32))
+
+
+def _to_series(key: tuple[str, ...], rows: pa.Table, size: int) -> Series:
+    flat = _column(rows, "value").flatten().to_numpy()
+    if len(flat) != len(rows) * size:
+        raise WindowError(f"column {key[1]} of episode {key[0]} holds vectors that are not of size {size}")
+    return Series(rows["t_ns"].to_numpy().copy(), flat.reshape(-1, size).copy())
+
+
+def _to_track(key: tuple[str, ...], rows: pa.Table) -> Track:
+    frames = _column(rows, "frame_t_ns")
+    starts = np.concatenate([[0], np.cumsum(frames.value_lengths().to_numpy())])
+    packets = _column(rows, "packet_bytes")
+    if not frames.value_lengths().equals(packets.value_lengths()):
+        raise DecodeError(f"{key[1]} of episode {key[0]} has GOPs whose packets are not one a frame")
+    interned: dict[tuple[str, bytes], tuple[str, bytes]] = {}
+    pairs = zip(rows["codec"].to_pylist(), (data or b"" for data in rows["extradata"].to_pylist()), strict=True)
+    return Track(
+        frames.flatten().to_numpy().copy(),
+        starts.astype(np.int64),
+        rows["_rowid"].to_numpy().copy(),
+        packets.flatten().to_numpy().copy(),
+        tuple(interned.setdefault(pair, pair) for pair in pairs),
+        (rows["height"][0].as_py(), rows["width"][0].as_py()),
+    )

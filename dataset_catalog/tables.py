@@ -1,0 +1,30 @@
+"""Opening the Lance table that a manifest names, at exactly the version it names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import lance
+
+from dataset_catalog.errors import NotFound
+from dataset_catalog.storage import Storage
+from dataset_catalog.versions import Manifest, table_uri
+
+
+def open_table(storage: Storage, chain: str, manifest: Manifest, table: str) -> Any:
+    """A `lance.LanceDataset`. Raises `NotFound` if the manifest does not name the table or its version is gone."""
+    version = manifest.tables.get(table)
+    if version is None:
+        raise NotFound(f"{chain} version {manifest.n} has no table {table!r}; it has {sorted(manifest.tables)}")
+    uri = table_uri(storage, chain, table)
+    try:
+        return lance.dataset(uri, version=version, storage_options=storage.lance_options())
+    except (ValueError, OSError) as error:
+        raise NotFound(f"{uri} has no Lance version {version}, which {chain} version {manifest.n} names") from error
+
+
+def contains(column: str, values: Iterable[str]) -> str:
+    """A Lance filter: `column` is one of `values`."""
+    quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+    return f"{column} IN ({quoted})" if quoted else "false"

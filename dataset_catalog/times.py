@@ -1,0 +1,32 @@
+"""The times people write, as int64 nanoseconds since the Unix epoch."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from dataset_catalog.errors import QueryError
+
+Time = int | datetime | str
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def to_ns(time: Time) -> int:
+    """Nanoseconds from an int (already that), a datetime, or an ISO 8601 text; without a zone it is UTC.
+
+    Raises `QueryError` for a text that is no ISO 8601 time.
+    """
+    if isinstance(time, int):
+        return time
+    if isinstance(time, str):
+        try:
+            time = datetime.fromisoformat(time)
+        except ValueError as error:
+            raise QueryError(f"a time is int nanoseconds, a datetime or ISO 8601 text, got {time!r}") from error
+    aware = time if time.tzinfo else time.replace(tzinfo=UTC)
+    return (aware - _EPOCH) // timedelta(microseconds=1) * 1000
+
+
+def to_text(time_ns: int) -> str:
+    """ISO 8601 in UTC to the millisecond: `2026-03-01T12:00:00.250Z`."""
+    return (_EPOCH + timedelta(microseconds=time_ns // 1000)).isoformat(timespec="milliseconds").replace("+00:00", "Z")

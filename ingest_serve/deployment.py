@@ -1,0 +1,38 @@
+"""The ingest application as a Ray Serve deployment; nothing else in this package imports Ray.
+
+Robots reach it through HAProxy (`RAY_SERVE_ENABLE_HA_PROXY=1`), which sends a request straight to a replica. Serve
+itself obeys a client's `x-request-timeout-seconds`: the TLS proxy in front takes that header away.
+"""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from ray import serve
+
+from dataset_catalog.storage import Storage
+from ingest_serve.app import create_app
+from ingest_serve.settings import IngestSettings
+
+NAME = "ingest"
+
+
+def build_app() -> serve.Application:
+    """The application for `serve run ingest_serve.deployment:build_app`; settings come from the environment."""
+    storage, settings = Storage.open(), IngestSettings()
+
+    def build_asgi() -> FastAPI:
+        return create_app(storage, settings)
+
+    return _deployment(serve.ingress(build_asgi)(), settings).bind()
+
+
+def _deployment(ingress: type, settings: IngestSettings) -> serve.Deployment:
+    return serve.deployment(
+        ingress,
+        name=NAME,
+        num_replicas=settings.replicas,
+        ray_actor_options={"num_cpus": settings.replica_cpus},
+        max_ongoing_requests=settings.max_ongoing_requests,
+        max_queued_requests=settings.max_queued_requests,
+        graceful_shutdown_timeout_s=settings.graceful_shutdown_s,
+    )

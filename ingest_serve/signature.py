@@ -1,0 +1,57 @@
+"""Whose request it is: the bearer token against the registry's keys, before anything of the body is read."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from starlette.requests import Request
+
+from edge.errors import SignatureError
+from edge.wire import token_key_id, verify_request
+from ingest_serve.errors import Refused
+from ingest_serve.registry import KeyCache
+
+
+async def check_robot_signature(request: Request, keys: KeyCache, *, robot: str, digest: str, now_ns: int) -> str:
+    """The id of the robot's key that signed this very request. `Refused` or `SignatureError` otherwise."""
+    token = bearer_token(request)
+    kid = token_key_id(token)
+    _check_subject(token, robot)
+    key = keys.cached(robot, kid, now_ns=now_ns) or await asyncio.to_thread(keys.look_up, robot, kid, now_ns=now_ns)
+    if key is None:
+        raise Refused("unknown_key", f"robot {robot!r} has no key {kid[:80]!r}")
+    check_signature(request, key, robot=robot, digest=digest, now_ns=now_ns)
+    return kid
+
+
+def check_signature(request: Request, key: Ed25519PublicKey, *, robot: str, digest: str, now_ns: int) -> None:
+    """`SignatureError` unless the holder of `key` made the token for this very request."""
+    token, target = bearer_token(request), signed_target(request)
+    verify_request(token, lambda: key, robot=robot, method=request.method, target=target, digest=digest, now_ns=now_ns)
+
+
+def bearer_token(request: Request) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Refused("no_token", "an upload needs Authorization: Bearer <token>")
+    return token
+
+
+def signed_target(request: Request) -> str:
+    """Path and query byte for byte as the client sent them."""
+    path: bytes = request.scope["raw_path"]
+    query: bytes = request.scope["query_string"]
+    return (path + b"?" + query if query else path).decode("latin-1")
+
+
+def _check_subject(token: str, robot: str) -> None:
+    """Say early that a token is another robot's: its key would only be unknown under this one's name."""
+    try:
+        claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+    except jwt.PyJWTError as error:
+        raise SignatureError("bad_token", f"the bearer token is not valid: {error}") from error
+    if claims.get("sub") != robot:
+        raise Refused("wrong_robot", f"the token is another robot's, the route is that of {robot!r}")

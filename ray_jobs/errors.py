@@ -1,0 +1,33 @@
+"""Errors of the jobs.
+
+JobError
+├── SpecError         an align spec that cannot be read, or that does not fit the data
+├── MediaError        a video segment that is not what it should be; its reason for quarantine
+├── MessageError      a topic's messages cannot be decoded
+├── RowsLost          workers returned other rows than they were given work for; nothing was published
+└── CommitLost        another writer got in between; nothing was published
+"""
+
+
+class JobError(Exception):
+    """Base of every error raised by `ray_jobs`."""
+
+
+class SpecError(JobError, ValueError):
+    """An align spec that cannot be read, or that does not fit the data."""
+
+
+class MediaError(JobError):
+    """A video segment that is not what it should be."""
+
+
+class MessageError(JobError):
+    """A topic's messages cannot be decoded."""
+
+
+class RowsLost(JobError):
+    """Workers returned other rows than they were given work for; nothing was published."""
+
+
+class CommitLost(JobError):
+    """Another writer got in between; nothing was published."""

@@ -1,0 +1,175 @@
+"""The exactly-once commit of a chain: fence, fragments, one append a table, one manifest.
+
+A version exists when its manifest does. Whatever a run leaves behind before that (fragments, table versions, whole new
+tables) is unpublished, and the next run's fence takes it away: it restores every table to the newest manifest, always,
+and Lance then refuses every transaction that was begun before.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lance
+import pyarrow as pa
+from lance.commit import CommitConflictError
+from lance.fragment import FragmentMetadata, write_fragments
+
+from dataset_catalog import versions
+from dataset_catalog.errors import VersionConflict
+from dataset_catalog.schema import DATA_STORAGE_VERSION
+from dataset_catalog.storage import Storage
+from dataset_catalog.versions import Manifest
+from ray_jobs.errors import CommitLost, RowsLost
+
+TAGGED_TABLE = "steps"
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a commit builds on: the newest manifest, and the Lance version at which the fence left each table."""
+
+    storage: Storage
+    chain: str
+    manifest: Manifest | None
+    versions: dict[str, int]
+
+    @property
+    def next_n(self) -> int:
+        """The number of the manifest to be published."""
+        return self.manifest.n + 1 if self.manifest else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Fragments of one table that a worker wrote, as JSON, and how many rows it put into them."""
+
+    rows: int
+    fragments: tuple[str, ...]
+
+    @classmethod
+    def join(cls, parts: Iterable[Written]) -> Written:
+        parts = list(parts)
+        return cls(sum(part.rows for part in parts), tuple(text for part in parts for text in part.fragments))
+
+
+def begin(storage: Storage, chain: str, *, planned_on: Manifest | None, schemas: Mapping[str, pa.Schema]) -> Base:
+    """Fence every table of the chain, and create the tables of `schemas` that no manifest names yet, empty.
+
+    `planned_on` is the manifest that the work was planned on; `VersionConflict` if it is no longer the newest.
+    """
+    manifest = versions.newest(storage, chain)
+    if manifest != planned_on:
+        found, expected = (m.n if m else 0 for m in (manifest, planned_on))
+        raise VersionConflict(f"{chain} was at version {expected} when this run was planned and is at {found} now")
+    named = manifest.tables if manifest else {}
+    fenced = {table: _restore(storage, chain, table, version) for table, version in named.items()}
+    created = {t: _create_empty(storage, chain, t, schema) for t, schema in schemas.items() if t not in named}
+    if manifest:
+        _tag(storage, chain, manifest)
+    return Base(storage, chain, manifest, fenced | created)
+
+
+def write(storage: Storage, chain: str, table: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Written:
+    """Write batches, one at a time, as fragments of a table that are not part of any version yet."""
+    rows = 0
+
+    def counted() -> Iterator[pa.RecordBatch]:
+        nonlocal rows
+        for batch in batches:
+            rows += batch.num_rows
+            yield batch
+
+    source = counted()
+    first = next(source, None)
+    if first is None:
+        return Written(0, ())
+    fragments = write_fragments(
+        pa.RecordBatchReader.from_batches(schema, itertools.chain([first], source)),
+        versions.table_uri(storage, chain, table),
+        mode="append",
+        data_storage_version=DATA_STORAGE_VERSION,
+        storage_options=storage.lance_options(),
+    )
+    return Written(rows, tuple(json.dumps(fragment.to_json()) for fragment in fragments))
+
+
+def commit(
+    base: Base,
+    written: Mapping[str, Written],
+    *,
+    positions: Mapping[str, Any],
+    facts: Mapping[str, Any] | None = None,
+    now_ns: int,
+) -> Manifest:
+    """Append to every table and publish the next manifest.
+
+    Raises `RowsLost`, `CommitLost` or `VersionConflict`; then nothing is published.
+    """
+    named = base.manifest.tables if base.manifest else {}
+    created = {table: version for table, version in base.versions.items() if table not in named}
+    landed = {table: _append(base, table, part) for table, part in written.items() if part.rows}
+    manifest = Manifest(base.next_n, {**named, **created, **landed}, dict(positions), now_ns, dict(facts or {}))
+    versions.publish(base.storage, base.chain, manifest)
+    _tag(base.storage, base.chain, manifest)
+    return manifest
+
+
+def _append(base: Base, table: str, written: Written) -> int:
+    """The Lance version at which the fragments landed."""
+    fragments = _checked(table, written)
+    expected = base.versions[table] + 1
+    try:
+        landed = lance.LanceDataset.commit(
+            versions.table_uri(base.storage, base.chain, table),
+            lance.LanceOperation.Append(fragments),
+            read_version=base.versions[table],
+            storage_options=base.storage.lance_options(),
+        )
+    except CommitConflictError as error:
+        raise CommitLost(f"{base.chain} {table}: another writer fenced this run off: {error}") from error
+    if landed.version != expected:
+        raise CommitLost(f"{base.chain} {table}: the append landed at {landed.version}, expected {expected}")
+    return expected
+
+
+def _checked(table: str, written: Written) -> Sequence[FragmentMetadata]:
+    fragments = [FragmentMetadata.from_json(text) for text in written.fragments]
+    rows = sum(fragment.num_rows for fragment in fragments)
+    if rows != written.rows:
+        raise RowsLost(f"{table}: fragments hold {rows} rows, workers wrote {written.rows}")
+    return fragments
+
+
+def _restore(storage: Storage, chain: str, table: str, version: int) -> int:
+    uri, options = versions.table_uri(storage, chain, table), storage.lance_options()
+    dataset = lance.dataset(uri, version=version, storage_options=options)
+    dataset.restore()
+    return int(dataset.version)
+
+
+def _create_empty(storage: Storage, chain: str, table: str, schema: pa.Schema) -> int:
+    """An empty table, whatever an unpublished run may have left in its place."""
+    dataset = lance.write_dataset(
+        schema.empty_table(),
+        versions.table_uri(storage, chain, table),
+        mode="overwrite",
+        data_storage_version=DATA_STORAGE_VERSION,
+        enable_stable_row_ids=True,
+        storage_options=storage.lance_options(),
+    )
+    return int(dataset.version)
+
+
+def _tag(storage: Storage, chain: str, manifest: Manifest) -> None:
+    """Give a dataset's version its Lance tag; also mends the tag of a run that died just after publishing."""
+    if not chain.startswith(f"{versions.DATASETS}/") or TAGGED_TABLE not in manifest.tables:
+        return
+    uri, version = versions.table_uri(storage, chain, TAGGED_TABLE), manifest.tables[TAGGED_TABLE]
+    tags = lance.dataset(uri, version=version, storage_options=storage.lance_options()).tags
+    tag = f"v{manifest.n}"
+    if tag not in tags.list():
+        tags.create(tag, version)
