@@ -38,8 +38,15 @@ SELECT * FROM segments WHERE kind = 'video' AND (? IS NULL OR robot_id = ?) AND 
 AND (? IS NULL OR start_ns < ?) AND ({where}) ORDER BY robot_id, start_ns, stream, seq
 """
 _DATASETS = pa.schema(
-    [("name", pa.string()), ("version", pa.int64()), ("created_ns", pa.int64())]
-    + [("robots", pa.int64()), ("episodes", pa.int64()), ("steps", pa.int64()), ("cameras", pa.list_(pa.string()))]
+    [
+        ("name", pa.string()),
+        ("version", pa.int64()),
+        ("created_ns", pa.int64()),
+        ("robots", pa.int64()),
+        ("episodes", pa.int64()),
+        ("steps", pa.int64()),
+        ("cameras", pa.list_(pa.string())),
+    ]
 )
 _OPENERS = 16  # tables opened at a time
 

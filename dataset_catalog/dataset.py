@@ -184,7 +184,8 @@ class Dataset:
 
         Raises `WindowError` for a name that is neither column nor camera, and for offsets that are no numbers.
         """
-        from dataset_catalog.windows import Windows, plan
+        from dataset_catalog.spec import plan
+        from dataset_catalog.windows import Windows
 
         return Windows(self, plan(self, observations, actions or {}, image_size=image_size, rendition=rendition))
 
@@ -202,7 +203,7 @@ class Dataset:
     def contact_sheet(
         self, path: str | Path, *, camera: str, columns: Sequence[str] = (), rows: int = 3, cols: int = 4
     ) -> Path:
-        """Write a PNG of `rows` × `cols` moments spread evenly over the selection, with the columns' values below each."""
+        """Write a PNG of `rows` × `cols` moments, spread evenly over the selection, with the columns' values below."""
         from dataset_catalog.contact_sheet import write_contact_sheet
 
         return write_contact_sheet(self, Path(path), camera=camera, columns=columns, rows=rows, cols=cols)

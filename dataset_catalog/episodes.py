@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from dataset_catalog.dataset import Dataset
 
 _AT_ONCE = 256  # episodes read by one scan
-_GOP_COLUMNS = (
-    "episode_id camera rendition gop height width codec extradata packet_bytes frame_t_ns".split()
-)  # all but the payload
+_GOP_COLUMNS = ["episode_id", "camera", "rendition", "gop", "codec", "extradata", "packet_bytes", "frame_t_ns"]
 
 
 class Gop(NamedTuple):
@@ -48,18 +46,21 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """One camera's frames in an episode: `t_ns` (f,) in order; GOP g holds frames `[starts[g], starts[g + 1])`."""
+    """One camera's frames in an episode: `t_ns` (f,) ascending; GOP g stores frames `[starts[g], starts[g + 1])`."""
 
     t_ns: NDArray[np.int64]
+    skipped: int  # frames before `t_ns[0]` that are stored, as their GOP needs them, but lie before the episode
     starts: NDArray[np.int64]
     rows: NDArray[np.uint64]
     packet_bytes: NDArray[np.int32]
     codecs: tuple[tuple[str, bytes], ...]  # of each GOP; equal ones are one object
-    size: tuple[int, int]  # height, width
 
-    def gop(self, g: int) -> Gop:
-        a, b = self.starts[g : g + 2]
-        return Gop(int(self.rows[g]), *self.codecs[g], tuple(self.packet_bytes[a:b].tolist()))
+    def frame(self, number: int) -> tuple[Gop, int]:
+        """The GOP of frame `number` of `t_ns`, and which of its frames it is."""
+        stored = number + self.skipped
+        g = int(np.searchsorted(self.starts, stored, side="right")) - 1
+        a, b = self.starts[g : g + 2].tolist()
+        return Gop(int(self.rows[g]), *self.codecs[g], tuple(self.packet_bytes[a:b].tolist())), stored - a
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,12 @@ class EpisodeReader:
             self._forget(wanted)
         return found
 
+    def warm(self, episode_ids: Sequence[str]) -> None:
+        """Read episodes ahead, in this order, as far as they fit."""
+        for first in range(0, len(episode_ids), _AT_ONCE):
+            if self._bytes < self._max_bytes:
+                self.get(episode_ids[first : first + _AT_ONCE])
+
     def _forget(self, used: list[str]) -> None:
         for name in used:
             self._kept.move_to_end(name)
@@ -135,7 +142,11 @@ class EpisodeReader:
                 row["end_ns"],
                 steps[name],
                 {column: series.get((name, column), _no_series(size)) for column, size in self._columns.items()},
-                {camera: track for camera in self._cameras if (track := self._preferred(tracks, name, camera))},
+                {
+                    camera: _inside(track, row["start_ns"], row["end_ns"])
+                    for camera in self._cameras
+                    if (track := self._preferred(tracks, name, camera))
+                },
             )
 
     def _steps(self, episode_ids: list[str]) -> dict[str, NDArray[np.int64]]:
@@ -152,7 +163,10 @@ class EpisodeReader:
             return {}
         rows = f"{contains('episode_id', episode_ids)} AND {contains('column', self._columns)}"
         scan = self._scan("series", ["episode_id", "column", "t_ns", "value"], rows)
-        return {key: _to_series(key, part, self._columns[key[1]]) for key, part in _by(scan, "episode_id", "column", order="t_ns")}
+        return {
+            key: _to_series(key, part, self._columns[key[1]])
+            for key, part in _by(scan, "episode_id", "column", order="t_ns")
+        }
 
     def _tracks(self, episode_ids: list[str]) -> dict[tuple[str, ...], Track]:
         if not self._cameras:
@@ -205,9 +219,15 @@ def _to_track(key: tuple[str, ...], rows: pa.Table) -> Track:
     pairs = zip(rows["codec"].to_pylist(), (data or b"" for data in rows["extradata"].to_pylist()), strict=True)
     return Track(
         frames.flatten().to_numpy().copy(),
+        0,
         starts.astype(np.int64),
         rows["_rowid"].to_numpy().copy(),
         packets.flatten().to_numpy().copy(),
         tuple(interned.setdefault(pair, pair) for pair in pairs),
-        (rows["height"][0].as_py(), rows["width"][0].as_py()),
     )
+
+
+def _inside(track: Track, start_ns: int, end_ns: int) -> Track:
+    """The frames of `[start_ns, end_ns)`; those around them stay stored, the first GOP begins before the episode."""
+    first, stop = np.searchsorted(track.t_ns, [start_ns, end_ns]).tolist()
+    return replace(track, t_ns=track.t_ns[first:stop], skipped=first)

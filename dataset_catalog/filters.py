@@ -15,7 +15,8 @@ _STEPS = """
 WITH described AS (SELECT steps.*, task, success, notes, start_ns, end_ns FROM steps JOIN episodes USING (episode_id)),
 kept AS (SELECT episode_id, step, step - row_number() OVER (PARTITION BY episode_id ORDER BY step) AS run
          FROM described WHERE ({where}))
-SELECT episode_id, min(step) AS first, max(step) + 1 AS stop FROM kept GROUP BY episode_id, run ORDER BY episode_id, first
+SELECT episode_id, min(step) AS first, max(step) + 1 AS stop FROM kept
+GROUP BY episode_id, run ORDER BY episode_id, first
 """
 
 

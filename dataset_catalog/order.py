@@ -79,9 +79,7 @@ class Slice(NamedTuple):
     delivered: int
 
 
-def slices(
-    n: int, *, start: int, batch_size: int, rank: int, world_size: int, drop_last: bool
-) -> Iterator[Slice]:
+def slices(n: int, *, start: int, batch_size: int, rank: int, world_size: int, drop_last: bool) -> Iterator[Slice]:
     """A rank's batches from position `start` of an epoch on.
 
     Together the ranks take `batch_size × world_size` positions at a time, each one stretch of them. What is left at the

@@ -110,7 +110,8 @@ def _slerp(start: NDArray[np.float32], end: NDArray[np.float32], weight: NDArray
 def _unit(quaternions: NDArray[Any]) -> NDArray[np.float64]:
     wide = quaternions.astype(np.float64)
     length = np.linalg.norm(wide, axis=1, keepdims=True)
-    return np.divide(wide, length, out=wide.copy(), where=length > 0)
+    unit: NDArray[np.float64] = np.divide(wide, length, out=wide.copy(), where=length > 0)
+    return unit
 
 
 def _check(policy: str, times: NDArray[np.int64], values: NDArray[np.float32], tolerance_ns: int) -> None:

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-
 _PLACE_STEP = np.array([2**40, 1])  # an episode's number and a step as one integer
 
 
@@ -65,7 +64,8 @@ class Selection:
         length = np.array([run.end - run.first for run in self.runs], np.int64)
         asked = places * _PLACE_STEP[0] + steps
         run = np.maximum(np.searchsorted(first, asked, side="right") - 1, 0)
-        return (asked >= first[run]) & (asked - first[run] < length[run])
+        covered: NDArray[np.bool_] = (asked >= first[run]) & (asked - first[run] < length[run])
+        return covered
 
     def only(self, episode_ids: Collection[str]) -> Selection:
         """The runs of these episodes."""

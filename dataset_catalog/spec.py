@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dataset_catalog.dataset import Camera, Dataset
     from dataset_catalog.video import Size
 
-_META = ("task", "episode_id", "t_ns", "sample_id")  # keys of a batch that are no observation
+_META = {"task", "episode_id", "t_ns", "sample_id"}  # keys of a batch that are no observation
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,16 @@ class ColumnWindow:
 
 @dataclass(frozen=True, slots=True)
 class CameraWindow:
-    """A camera's frames nearest to `offsets_ns` from the step's time; of its renditions the first an episode has."""
+    """A camera's frames nearest to `offsets_ns` from the step's time; of its renditions the first an episode has.
+
+    size  (height, width) of the pictures that come out
+    """
 
     name: str
     offsets_ns: tuple[int, ...]
     tolerance_ns: int
     renditions: tuple[str, ...]
+    size: Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +71,9 @@ def plan(
     rendition: str | None = None,
 ) -> WindowSpec:
     """The spec of `Dataset.windows`' arguments. Raises `WindowError` for what does not fit the dataset."""
-    both = set(observations) & set(actions)
-    if both:
-        raise WindowError(f"a name is an observation or an action, got {sorted(both)} as both")
+    _check_names(dataset, observations, actions)
     if image_size is not None and min(image_size) < 1:
         raise WindowError(f"image_size is (height, width) of at least 1, got {image_size}")
-    for name in (*observations, *actions):
-        if name in _META or name not in (dataset.cameras if name in observations else ()) and name not in dataset.columns:
-            raise WindowError(
-                f"{name!r} is neither a column nor a camera; columns: {sorted(dataset.columns)}, "
-                f"cameras (observations only): {sorted(dataset.cameras)}"
-            )
     return WindowSpec(
         tuple(
             _column(dataset, name, offsets, is_action=group is actions)
@@ -86,17 +82,41 @@ def plan(
             if name in dataset.columns
         ),
         tuple(
-            CameraWindow(name, _to_ns(name, offsets), camera.tolerance_ns, _prefer(name, camera, image_size, rendition))
+            _camera(name, dataset.cameras[name], offsets, image_size, rendition)
             for name, offsets in observations.items()
-            if (camera := dataset.cameras.get(name))
+            if name in dataset.cameras
         ),
         image_size,
     )
 
 
+def _check_names(dataset: Dataset, observations: Iterable[str], actions: Iterable[str]) -> None:
+    columns, cameras = set(dataset.columns), set(dataset.cameras)
+    unknown = (set(observations) - columns - cameras) | (set(actions) - columns)
+    if unknown:
+        raise WindowError(
+            f"no column or camera {sorted(unknown)}; columns: {sorted(columns)}, "
+            f"cameras (for observations only): {sorted(cameras)}"
+        )
+    if set(observations) & set(actions):
+        raise WindowError(
+            f"{sorted(set(observations) & set(actions))} cannot be observation and action: one key a batch"
+        )
+    if {*observations, *actions} & _META:
+        raise WindowError(f"a batch has keys of its own named {sorted(_META)}")
+
+
 def _column(dataset: Dataset, name: str, offsets: Sequence[float], *, is_action: bool) -> ColumnWindow:
     column = dataset.columns[name]
     return ColumnWindow(name, _to_ns(name, offsets), is_action, column.size, column.policy, column.tolerance_ns)
+
+
+def _camera(
+    name: str, camera: Camera, offsets: Sequence[float], image_size: Size | None, rendition: str | None
+) -> CameraWindow:
+    renditions = _prefer(name, camera, image_size, rendition)
+    size = image_size or camera.renditions[renditions[0]]
+    return CameraWindow(name, _to_ns(name, offsets), camera.tolerance_ns, renditions, size)
 
 
 def _to_ns(name: str, offsets: Sequence[float]) -> tuple[int, ...]:
@@ -106,11 +126,13 @@ def _to_ns(name: str, offsets: Sequence[float]) -> tuple[int, ...]:
 
 
 def _prefer(name: str, camera: Camera, image_size: Size | None, rendition: str | None) -> tuple[str, ...]:
-    """The renditions in the order of preference: large enough, then the fewest pixels, a re-encoding before the original
-    of the same size, as it decodes faster. Where none is large enough, or no size is asked for, the largest first."""
+    """The renditions, the preferred first: large enough, then the fewest pixels, then a re-encoding, as it decodes faster.
+
+    Where none is large enough, or no size is asked for, the largest comes first.
+    """
+    if not camera.renditions or (rendition and rendition not in camera.renditions):
+        raise WindowError(f"{name} has no video {rendition or ''}; its renditions: {sorted(camera.renditions)}")
     if rendition is not None:
-        if rendition not in camera.renditions:
-            raise WindowError(f"{name} has no rendition {rendition!r}; it has {sorted(camera.renditions)}")
         return (rendition,)
 
     def cost(item: tuple[str, Size]) -> tuple[bool, int, bool, str]:

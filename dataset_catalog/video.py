@@ -89,4 +89,5 @@ def _decode(context: Any, packets: list[bytes], upto: int | None) -> list[av.Vid
         frames += context.decode(av.Packet(data))
         if upto is not None and len(frames) >= upto:
             return frames[:upto]
-    return frames + context.decode(None)  # a decoder that reorders still holds some
+    frames += context.decode(None)  # a decoder that reorders still holds some
+    return frames

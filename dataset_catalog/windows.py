@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_catalog.episodes import Episode, EpisodeReader, Track
-from dataset_catalog.errors import NotFound, WindowError
-from dataset_catalog.frames import Frame, FrameReader
-from dataset_catalog.sampling import nearest_index, sample
-from dataset_catalog.spec import CameraWindow, ColumnWindow, WindowSpec, horizon, plan
+from dataset_catalog.episodes import Episode, EpisodeReader
+from dataset_catalog.errors import NotFound
+from dataset_catalog.frames import FrameReader
+from dataset_catalog.gather import Visit, find_frames, gather_column, stack
+from dataset_catalog.spec import WindowSpec
 
 if TYPE_CHECKING:
     from dataset_catalog.dataset import Dataset
     from dataset_catalog.loader import Loader
-
-__all__ = ["Windows", "horizon", "plan"]
 
 EPISODE_BYTES = 2 * 2**30  # of times and series kept in memory, in each process
 FRAME_BYTES = 256 * 2**20  # of decoded frames kept in memory, in each process
@@ -50,6 +48,7 @@ class Windows:
 
     def __init__(self, dataset: Dataset, spec: WindowSpec) -> None:
         self.dataset, self.spec = dataset, spec
+        self._is_warm = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Windows, (self.dataset, self.spec))
@@ -69,15 +68,16 @@ class Windows:
 
     def at(self, places: Sequence[Place], *, pool: Executor | None = None) -> Batch:
         """The windows of these (episode id, step), in this order; `NotFound` for a place that is not selected."""
-        visits = self._visits(places)
-        t_ns = np.empty(len(places), np.int64)
-        for episode, rows, steps in visits:
-            t_ns[rows] = episode.t_ns[steps]
+        visits, count = self._visits(places), len(places)
         batch: Batch = {}
         for column in self.spec.columns:
-            batch |= _read_column(column, visits, t_ns)
-        batch |= self._read_cameras(visits, t_ns, pool)
-        task = {episode.episode_id: episode.task for episode, _, _ in visits}
+            batch[column.name], valid, batch[f"{column.name}_age_ns"] = gather_column(column, visits, count)
+            batch |= {f"{column.name}_is_pad": ~valid} if column.is_action else {f"{column.name}_mask": valid}
+        batch |= self._images(visits, count, pool)
+        t_ns = np.empty(count, np.int64)
+        for visit in visits:
+            t_ns[visit.rows] = visit.t_ns
+        task = {visit.episode.episode_id: visit.episode.task for visit in visits}
         return batch | {
             "task": [task[name] for name, _ in places],
             "episode_id": [name for name, _ in places],
@@ -86,8 +86,13 @@ class Windows:
         }
 
     def warm(self) -> None:
-        """Read all selected episodes into memory now, by large scans, up to the bound; else they come as needed."""
-        self._episodes.get(self.dataset.selection.episode_ids)
+        """Read the selected episodes into memory, by large scans, as far as they fit; the rest come as needed.
+
+        Once: later calls do nothing.
+        """
+        if not self._is_warm:
+            self._episodes.warm(self.dataset.selection.episode_ids)
+            self._is_warm = True
 
     def loader(
         self,
@@ -105,7 +110,17 @@ class Windows:
         """Batches of torch tensors: see `dataset_catalog.loader.Loader`. Needs PyTorch."""
         from dataset_catalog.loader import Loader, LoaderOptions
 
-        options = LoaderOptions(batch_size, seed, shuffle, group, rank, world_size, workers, prefetch, drop_last)
+        options = LoaderOptions(
+            batch_size=batch_size,
+            seed=seed,
+            shuffle=shuffle,
+            group=group,
+            rank=rank,
+            world_size=world_size,
+            workers=workers,
+            prefetch=prefetch,
+            drop_last=drop_last,
+        )
         return Loader(self, options)
 
     @cached_property
@@ -126,20 +141,22 @@ class Windows:
         for row, (episode_id, _) in enumerate(places):
             rows[episode_id].append(row)
         episodes = self._episodes.get(rows)
-        steps = np.array([step for _, step in places], np.int64)
-        visits = [(episodes[name], np.array(r), steps[r]) for name, r in rows.items()]
-        for episode, _, wanted in visits:
-            if wanted.min() < 0 or wanted.max() >= len(episode.t_ns):
-                raise NotFound(f"episode {episode.episode_id} has steps 0 to {len(episode.t_ns) - 1}, got {wanted}")
-        return visits
+        return [_visit(episodes[name], np.array(r), np.array([places[i][1] for i in r])) for name, r in rows.items()]
 
-    def _read_cameras(self, visits: list[Visit], t_ns: NDArray[np.int64], pool: Executor | None) -> Batch:
-        sights = [_find_frames(camera, visits, t_ns) for camera in self.spec.cameras]
-        wanted = [frame for sight in sights for frame in sight.frames if frame]
+    def _images(self, visits: list[Visit], count: int, pool: Executor | None) -> Batch:
+        """The pictures of all cameras, by one read of the table."""
+        sights = {camera: find_frames(camera, visits, count) for camera in self.spec.cameras}
+        wanted = [frame for sight in sights.values() for row in sight.frames for frame in row if frame]
         pixels = self._frames.read(wanted, pool=pool) if wanted else {}
         batch: Batch = {}
-        for camera, sight in zip(self.spec.cameras, sights, strict=True):
-            images = [pixels[frame[0].row, frame[1]] if frame else None for frame in sight.frames]
-            batch[camera.name] = _stack(camera.name, images, self._blank(camera), sight.valid.shape)
-            batch[f"{camera.name}_mask"], batch[f"{camera.name}_age_ns"] = sight.valid, sight.age_ns
+        for camera, (frames, valid, age_ns) in sights.items():
+            images = [[pixels[frame[0].row, frame[1]] if frame else None for frame in row] for row in frames]
+            batch[camera.name] = stack(camera.name, images, camera.size)
+            batch[f"{camera.name}_mask"], batch[f"{camera.name}_age_ns"] = valid, age_ns
         return batch
+
+
+def _visit(episode: Episode, rows: NDArray[np.int64], steps: NDArray[np.int64]) -> Visit:
+    if steps.min() < 0 or steps.max() >= len(episode.t_ns):
+        raise NotFound(f"episode {episode.episode_id} has the steps 0 to {len(episode.t_ns) - 1}, got {steps.tolist()}")
+    return Visit(episode, rows, episode.t_ns[steps])

@@ -7,7 +7,6 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -31,21 +30,14 @@ def no_progress(done: int, total: int) -> None:
     """Nobody watches."""
 
 
-@contextmanager
-def connected(settings: JobsSettings | None = None) -> Iterator[None]:
-    """A Ray to work on: the running one, the one that `RAY_ADDRESS` names, or else a local one for this block."""
+def connect(settings: JobsSettings) -> None:
+    """A Ray to work on: the running one, the one that `RAY_ADDRESS` names, or else a local one until this process ends."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
-    if ray.is_initialized():
-        yield
-        return
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, **_local(settings or JobsSettings()))
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **_local(settings))
 
 
 def _local(settings: JobsSettings) -> dict[str, Any]:
@@ -70,14 +62,14 @@ def fan_out(
 
     Items are JSON values. Raises what `work` raised, or `RowsLost` unless every item came back exactly once.
     """
-    with connected(settings):
-        results: list[tuple[list[int], Part]] = []
-        done = 0
-        progress(0, len(items))
-        for numbers, part in _stream(items, work, per_task):
-            results.append((numbers, part))
-            done += len(numbers)
-            progress(done, len(items))
+    connect(settings)
+    results: list[tuple[list[int], Part]] = []
+    done = 0
+    progress(0, len(items))
+    for numbers, part in _stream(items, work, per_task):
+        results.append((numbers, part))
+        done += len(numbers)
+        progress(done, len(items))
     results.sort(key=lambda result: result[0])
     returned = [number for numbers, _ in results for number in numbers]
     if returned != list(range(len(items))):

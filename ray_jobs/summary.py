@@ -1,9 +1,10 @@
-"""What a run tells about itself."""
+"""What a run tells about itself, and the loop that publishes a long run piece by piece."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import asdict, dataclass, field
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 
@@ -20,16 +21,27 @@ class Summary:
     seconds: float = 0.0
 
     def __add__(self, later: Summary) -> Summary:
-        """This run's next commit on top: sums, and the state of the queue as the later one saw it."""
-        return Summary(
-            self.job,
-            self.chain,
-            self.versions + later.versions,
-            dict(Counter(self.counts) + Counter(later.counts)),
-            dict(Counter(self.rows) + Counter(later.rows)),
-            tuple(dict.fromkeys(self.notes + later.notes)),
-            self.seconds + later.seconds,
+        return replace(
+            self,
+            versions=self.versions + later.versions,
+            counts=_sum(self.counts, later.counts),
+            rows=_sum(self.rows, later.rows),
+            notes=tuple(dict.fromkeys(self.notes + later.notes)),
         )
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def run_in_pieces(empty: Summary, piece: Callable[[], tuple[Summary, bool]]) -> Summary:
+    """Call `piece` (its summary, and whether it left work that was there when it began) until no work is left."""
+    started = time.monotonic()
+    summary, more = empty, True
+    while more:
+        done, more = piece()
+        summary += done
+    return replace(summary, seconds=round(time.monotonic() - started, 3))
+
+
+def _sum(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
+    return {key: a.get(key, 0) + b.get(key, 0) for key in {**a, **b}}

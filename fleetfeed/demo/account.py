@@ -36,28 +36,28 @@ def recorded(counts: Iterable[Mapping[str, int]], cameras: Iterable[str]) -> Tal
     return Tally("recorded", sum(n for _, n in pairs) - frames, frames)
 
 
-def stored(store: RawStore) -> Tally:
-    """What the objects in the bucket hold: every one is read, and its messages and frames are counted."""
+def stored(store: RawStore, *, robot: str | None = None) -> Tally:
+    """What the objects in the bucket (of one robot) hold: every one is read, its messages and frames are counted."""
     sums = {"telemetry": 0, "video": 0}
     with ThreadPoolExecutor(4) as pool:
-        for kind, n in pool.map(lambda name: _count(*store.read(name)), _segments(store)):
+        for kind, n in pool.map(lambda name: _count(*store.read(name)), _segments(store, robot)):
             sums[kind] += n
     return Tally("stored", sums["telemetry"], sums["video"])
 
 
-def indexed(catalog: Catalog) -> Tally:
-    """What the jobs found whole."""
-    whole = f"FROM segments WHERE state = 'ok' AND stream <> '{AGENT_STREAM}' AND kind ="
+def indexed(catalog: Catalog, *, robot: str | None = None) -> Tally:
+    """What the jobs found whole (of one robot)."""
+    whole = f"state = 'ok' AND stream <> '{AGENT_STREAM}'" + (f" AND robot_id = '{robot}'" if robot else "")
     found = catalog.sql(
-        f"SELECT (SELECT coalesce(sum(messages), 0)::BIGINT {whole} 'telemetry') AS telemetry, "
-        f"(SELECT coalesce(sum(frames), 0)::BIGINT {whole} 'video') AS frames"
+        "SELECT coalesce(sum(messages) FILTER (kind = 'telemetry'), 0)::BIGINT AS telemetry, "
+        f"coalesce(sum(frames) FILTER (kind = 'video'), 0)::BIGINT AS frames FROM segments WHERE {whole}"
     ).to_pylist()[0]
     return Tally("indexed", found["telemetry"], found["frames"])
 
 
-def _segments(store: RawStore) -> Iterable[SegmentId]:
+def _segments(store: RawStore, only: str | None) -> Iterable[SegmentId]:
     for robot, recording, stream in store.list_streams():
-        if stream != AGENT_STREAM:
+        if stream != AGENT_STREAM and only in (None, robot):
             for seq in store.list_after(robot, recording, stream, -1):
                 yield SegmentId(robot, recording, stream, seq)
 

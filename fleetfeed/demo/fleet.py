@@ -35,7 +35,11 @@ class DemoRobot:
         self.program = self._start(words, "robot.log", stdout=subprocess.PIPE)
 
     def enrol(self, token: str, url: str) -> None:
-        self._run(["edge", "enrol", self.robot_id, "--token", token, "--folder", str(self.folder), "--url", url])
+        self.edge("enrol", self.robot_id, "--token", token, url=url)
+
+    def edge(self, *words: str, url: str) -> None:
+        """Run one `fleetfeed edge` command for this robot, to its end."""
+        self._run(["edge", *words, "--folder", str(self.folder), "--url", url])
 
     def start_agent(self, url: str) -> None:
         self.agent = self._start(["edge", "run", "--folder", str(self.folder), "--url", url], "agent.log")

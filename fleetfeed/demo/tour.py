@@ -141,14 +141,13 @@ def _train(info: StackInfo, dataset: Dataset, out: Path) -> dict[str, Any]:
     result: dict[str, Any] = resumed[-1]["result"]
     before = next(line for line in killed if line["batch"] == result["resumed_at"] + 1)
     same = before["sample_ids"] == resumed[0]["sample_ids"]
-    screen.console.print(
-        f"  killed at batch {killed[-1]['batch']} ({killed[-1]['batch'] % killed[-1]['epoch_batches']} of "
-        f"{killed[-1]['epoch_batches']} into its epoch), resumed after batch {result['resumed_at']}; "
-        f"batch {resumed[0]['batch']} has the same sample ids in both runs: {same} ({', '.join(before['sample_ids'][:2])} …)"
+    killed_at, epoch = killed[-1]["batch"], killed[-1]["epoch_batches"]
+    say = screen.console.print
+    say(
+        f"  killed at batch {killed_at} ({killed_at % epoch} of {epoch} into its epoch), last checkpoint at {before['batch'] - 1}"
     )
-    screen.console.print(
-        f"  {result['windows_per_s']:.0f} windows/s; training waited for data {result['wait_share']:.0%} of the time"
-    )
+    say(f"  next batch ({before['batch']}) has the same {len(before['sample_ids'])} sample ids in both runs: {same}")
+    say(f"  {result['windows_per_s']:.0f} windows/s; training waited for data {result['wait_share']:.0%} of the time")
     if not same:
         raise DemoFailed("the resumed run did not go on with the same samples")
     return result
@@ -182,17 +181,14 @@ def _json_lines(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
 
 def _last_words(outcome: Outcome, info: StackInfo, folder: Path, *, keep: bool, seconds: float) -> None:
     say = screen.console.print
+    ask = "fleetfeed catalog sql 'SELECT * FROM segments LIMIT 5'"
     say(f"\n[bold]Where everything is[/]  {folder}: the robots' folders, contact-sheet.png, training/checkpoint.pt")
     say(f"the bucket              {info.s3_url} {info.bucket}, kept under {info.run_dir}")
     if keep:
         say(f"still running           {info.http_url} (ingest), {info.dashboard_url} (Ray)")
-        say(
-            "what to type next       fleetfeed catalog sql 'SELECT * FROM segments LIMIT 5'   fleetfeed status   fleetfeed down"
-        )
+        say(f'what to type next       eval "$(fleetfeed env)"; {ask}; fleetfeed down')
     else:
-        say(
-            "what to type next       fleetfeed demo --keep   then   fleetfeed catalog sql 'SELECT * FROM segments LIMIT 5'"
-        )
+        say(f'what to type next       fleetfeed up; eval "$(fleetfeed env)"; {ask}')
     say(f"run time                {seconds:.0f} s\n")
     screen.ledger(outcome.tallies)
     say(f"held-out loss        {outcome.held_out_loss:.4f}  mean-action baseline {outcome.baseline_loss:.4f}")

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dataset_catalog.windows import Windows, horizon
 from torch import Tensor, nn
 
 from dataset_catalog import Catalog, Dataset
+from dataset_catalog.windows import Windows, horizon
 
 CAMERA = "head_camera"
 IMAGE = (64, 64)

@@ -1,0 +1,69 @@
+"""What may be turned on the embedded stack."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    PyprojectTomlConfigSettingsSource,
+    SettingsConfigDict,
+)
+
+RAY_LEAST_OBJECT_STORE_BYTES = 75 << 20
+HIGHEST_PORT = 65_535
+
+
+class StackSettings(BaseSettings):
+    """Read from `FLEETFEED_STACK_*` and from the table `[stack]` of the TOML file named by `FLEETFEED_CONFIG`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FLEETFEED_STACK_", frozen=True, extra="forbid", pyproject_toml_table_header=("stack",)
+    )
+
+    run_dir: Path = Field(
+        Path(".fleetfeed"), description="Folder of one stack: the bucket's data, logs, addresses, credentials."
+    )
+    http_port: int = Field(
+        0, ge=0, le=HIGHEST_PORT, description="Port of the ingest application on 127.0.0.1; 0: any free one."
+    )
+    s3_port: int = Field(0, ge=0, le=HIGHEST_PORT, description="Port of S3 on 127.0.0.1; 0: any free one.")
+    dashboard_port: int = Field(
+        0, ge=0, le=HIGHEST_PORT, description="Port of Ray's dashboard and Jobs API on 127.0.0.1; 0: any free one."
+    )
+    num_cpus: int = Field(
+        default_factory=lambda: max(4, os.cpu_count() or 1),
+        ge=1,
+        description="CPUs that Ray hands out. They are counted, not enforced: on a small machine more than it has.",
+    )
+    object_store_memory_bytes: int = Field(
+        1 << 30, ge=RAY_LEAST_OBJECT_STORE_BYTES, description="Memory of Ray's object store; what does not fit spills."
+    )
+    app: str = Field(
+        "ingest_serve.deployment:build_app",
+        pattern=r"^[\w.]+:\w+$",
+        description="`module:function` that takes nothing and returns the Serve application to run.",
+    )
+    start_timeout_s: float = Field(120.0, gt=0, description="How long the servers may take until all are ready.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        config = Path(os.environ.get("FLEETFEED_CONFIG", os.devnull))
+        return (init_settings, env_settings, PyprojectTomlConfigSettingsSource(settings_cls, config))
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> StackSettings:
+        asked = [port for port in (self.http_port, self.s3_port, self.dashboard_port) if port]
+        if len(asked) != len(set(asked)):
+            raise ValueError(f"http_port, s3_port and dashboard_port must differ, got {asked}")
+        return self

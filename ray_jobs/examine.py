@@ -1,0 +1,106 @@
+"""One raw segment's row in the index: what it is and what is in it, or why it is quarantined."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from edge.errors import SegmentError
+from edge.segment import Topic, read_messages
+from edge.wire import MCAP_TYPE, SegmentId
+from ingest_serve.errors import DamagedObject
+from ingest_serve.raw_store import RawObject, RawStore
+from ray_jobs.errors import MediaError
+from ray_jobs.media import read_track
+from ray_jobs.picture_check import check_pictures
+
+Row = dict[str, Any]  # a row of schema.SEGMENTS; columns that are not named are null
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A raw object and its verified bytes; `body` is None where they are not what was stored, `reason` says why."""
+
+    segment: SegmentId
+    raw: RawObject | None
+    body: bytes | None
+    reason: str = ""
+
+
+def fetch(store: RawStore, segment: SegmentId) -> Stored:
+    """Read one segment. What is damaged in the store is told, not raised: the others must go on."""
+    try:
+        raw, body = store.read(segment)
+    except DamagedObject as error:
+        return Stored(segment, _head(store, segment), None, str(error))
+    return Stored(segment, raw, body)
+
+
+def _head(store: RawStore, segment: SegmentId) -> RawObject | None:
+    try:
+        return store.head(segment)
+    except DamagedObject:
+        return None
+
+
+def examine(stored: Stored, *, index_version: int) -> Row:
+    """The segment's row. Whatever is wrong with its content makes it a quarantined row with the reason in words."""
+    row = {**_identity(stored), "index_version": index_version}
+    if stored.raw is None or stored.body is None:
+        return {**row, "state": "quarantined", "reason": stored.reason}
+    try:
+        content = _video(stored.raw, stored.body) if stored.raw.kind == "video" else _telemetry(stored.raw, stored.body)
+    except (MediaError, SegmentError) as error:
+        return {**row, "state": "quarantined", "reason": str(error)}
+    return {**row, **content, "state": "ok"}
+
+
+def _identity(stored: Stored) -> Row:
+    name = stored.segment
+    row: Row = {"robot_id": name.robot, "recording_id": name.recording, "stream": name.stream, "seq": name.seq}
+    row["key"] = name.key
+    if stored.raw is not None:
+        for column in ("kind", "content_type", "start_ns", "end_ns", "bytes", "sha256", "received_ns"):
+            row[column] = getattr(stored.raw, column)
+    return row
+
+
+def _telemetry(raw: RawObject, body: bytes) -> Row:
+    if raw.content_type != MCAP_TYPE:
+        raise SegmentError(f"telemetry must be {MCAP_TYPE}, got {raw.content_type!r}")
+    counts: Counter[Topic] = Counter()
+    start_ns, end_ns = 2**63 - 1, 0
+    for message in read_messages(io.BytesIO(body)):
+        counts[message.topic] += 1
+        start_ns, end_ns = min(start_ns, message.t_ns), max(end_ns, message.t_ns + 1)
+    if not counts:
+        raise SegmentError("the segment holds no message")
+    return {"start_ns": start_ns, "end_ns": end_ns, "messages": counts.total(), "topics": _topics(counts)}
+
+
+def _topics(counts: Counter[Topic]) -> list[Row]:
+    return [
+        {"name": topic.name, "encoding": topic.encoding, "schema_name": topic.schema_name, "count": count}
+        for topic, count in sorted(counts.items(), key=lambda item: (item[0].name, item[0].schema_name))
+    ]
+
+
+def _video(raw: RawObject, body: bytes) -> Row:
+    track = read_track(body, content_type=raw.content_type, start_ns=raw.start_ns)
+    pictures = check_pictures(track)
+    times = [packet.t_ns for packet in track.packets]
+    return {
+        "start_ns": min(times),
+        "end_ns": max(times) + 1,
+        "messages": len(track.packets),
+        "topics": track.topics(),
+        "frames": pictures.frames,
+        "codec": track.codec,
+        "width": pictures.width,
+        "height": pictures.height,
+        "fps": pictures.fps,
+        "luma_mean": pictures.luma_mean,
+        "gops": [{"start_ns": gop.start_ns, "frames": len(gop.packets), "bytes": gop.bytes} for gop in track.gops],
+    }

@@ -1,0 +1,35 @@
+"""What the whole run shares: one embedded stack, and the folder with real recordings."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fleetfeed.stack import StackInfo
+
+from fleetfeed import stack as embedded
+from fleetfeed.settings import StackSettings
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[StackInfo]:
+    """SeaweedFS, Ray and Serve on loopback, started once; ended with the run."""
+    with tempfile.TemporaryDirectory(prefix="ff-") as folder:
+        run_dir = Path(folder) / "run"
+        info = embedded.up(StackSettings(run_dir=run_dir, http_port=0, s3_port=0, dashboard_port=0), report=print)
+        try:
+            yield info
+        finally:
+            embedded.down(run_dir)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """`FLEETFEED_REAL_DATA`: g1/ (LeRobot v2.1) and rosbag2/ (MCAP files of the ROS 2 recorder)."""
+    folder = os.environ.get("FLEETFEED_REAL_DATA")
+    if not folder:
+        pytest.skip("FLEETFEED_REAL_DATA is not set: no folder with real recordings")
+    return Path(folder)

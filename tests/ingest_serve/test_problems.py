@@ -1,0 +1,47 @@
+"""The table of problem codes and what the code can raise are the same."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import ingest_serve
+from edge import wire
+from edge.errors import SignatureError
+from ingest_serve.errors import Refused
+from ingest_serve.problems import PROBLEMS, as_refused, problem_response
+
+
+def raised_codes(source: str) -> set[str]:
+    """Every text in the first argument of `Refused(…)` and `SignatureError(…)`."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and node.args]
+    named = [call for call in calls if getattr(call.func, "id", "") in ("Refused", "SignatureError")]
+    values = [call.args[0] for call in named]
+    branches = [[one.body, one.orelse] if isinstance(one, ast.IfExp) else [one] for one in values]
+    return {one.value for pair in branches for one in pair if isinstance(one, ast.Constant)}
+
+
+def test_every_code_that_is_raised_is_in_the_table_and_every_one_in_the_table_is_raised() -> None:
+    sources = [*Path(ingest_serve.__path__[0]).glob("*.py"), Path(wire.__file__)]
+    assert set().union(*(raised_codes(path.read_text()) for path in sources)) == set(PROBLEMS)
+
+
+def test_every_status_is_a_refusal() -> None:
+    assert all(400 <= problem.status < 600 for problem in PROBLEMS.values())
+
+
+def test_what_is_not_ours_says_nothing_of_its_inside() -> None:
+    refused = as_refused(ZeroDivisionError("inside"))
+    assert refused.code == "internal_error"
+    assert "inside" not in refused.detail
+
+
+def test_a_problem_names_its_code_status_and_parameter() -> None:
+    response = problem_response(Refused("bad_parameter", "seq: is missing", parameter="seq"), retry_after_s=5)
+    assert wire.problem(bytes(response.body)).code == "bad_parameter"
+    assert b'"parameter":"seq"' in bytes(response.body)
+    assert response.media_type == wire.PROBLEM_TYPE
+
+
+def test_a_signature_error_keeps_its_code() -> None:
+    assert as_refused(SignatureError("clock", "late")).code == "clock"

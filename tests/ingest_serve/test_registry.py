@@ -1,0 +1,167 @@
+"""Enrolment: one token lets one key in, however often the robot has to ask."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from edge.errors import BadName
+from edge.wire import key_id, public_bytes
+from ingest_serve.bucket import Bucket
+from ingest_serve.errors import Refused
+from ingest_serve.registry import KeyCache, Registry, invite
+from tests.ingest_serve.conftest import Robot, Server
+
+NOW_NS = 1_760_000_000_000_000_000
+KEYS = [public_bytes(Ed25519PrivateKey.generate().public_key()) for _ in range(4)]
+
+
+@pytest.fixture
+def registry(bucket: Bucket) -> Registry:
+    return Registry(bucket)
+
+
+def test_an_enrolled_key_counts(registry: Registry) -> None:
+    token = invite(registry, "g1-001", now_ns=NOW_NS)
+    enrolled = registry.enrol(token, robot="g1-001", public_key=KEYS[0], now_ns=NOW_NS)
+    assert (enrolled.key_id, enrolled.is_new) == (key_id(KEYS[0]), True)
+    found = registry.find_key("g1-001", enrolled.key_id)
+    assert found is not None
+    assert public_bytes(found) == KEYS[0]
+    assert registry.find_key("g1-002", enrolled.key_id) is None
+
+
+def test_lost_reply_of_an_enrolment_does_no_harm(registry: Registry) -> None:
+    token = invite(registry, "g1-001", now_ns=NOW_NS, lifetime_s=60)
+    registry.enrol(token, robot="g1-001", public_key=KEYS[0], now_ns=NOW_NS)
+    late_ns = NOW_NS + 3600 * 10**9
+    assert not registry.enrol(token, robot="g1-001", public_key=KEYS[0], now_ns=late_ns).is_new
+
+
+def test_an_enrolment_cut_off_in_the_middle_is_finished_by_its_repetition(registry: Registry, bucket: Bucket) -> None:
+    token = invite(registry, "g1-001", now_ns=NOW_NS)
+    kid = registry.enrol(token, robot="g1-001", public_key=KEYS[0], now_ns=NOW_NS).key_id
+    bucket.delete(f"registry/robots/g1-001/keys/{kid}.json")
+    assert registry.enrol(token, robot="g1-001", public_key=KEYS[0], now_ns=NOW_NS).is_new
+    assert registry.find_key("g1-001", kid) is not None
+
+
+def test_a_token_lets_only_one_of_many_keys_in(registry: Registry) -> None:
+    token = invite(registry, "g1-001", now_ns=NOW_NS)
+
+    def outcome(key: bytes) -> str:
+        try:
+            return registry.enrol(token, robot="g1-001", public_key=key, now_ns=NOW_NS).key_id
+        except Refused as error:
+            return error.code
+
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = list(pool.map(outcome, KEYS))
+    assert outcomes.count("enrolment_used") == 3
+    assert len(registry.robots()["g1-001"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("robot", "token", "late_s", "code"),
+    [
+        ("g1-002", None, 0, "enrolment_unknown"),
+        ("g1-001", "never given out", 0, "enrolment_unknown"),
+        ("g1-001", "../robots", 0, "enrolment_unknown"),
+        ("g1-001", None, 60, "enrolment_expired"),
+    ],
+)
+def test_a_token_that_is_not_good_is_refused(
+    registry: Registry, robot: str, token: str | None, late_s: int, code: str
+) -> None:
+    given = invite(registry, "g1-001", now_ns=NOW_NS, lifetime_s=60)
+    with pytest.raises(Refused) as refused:
+        registry.enrol(token or given, robot=robot, public_key=KEYS[0], now_ns=NOW_NS + late_s * 10**9)
+    assert refused.value.code == code
+    assert registry.robots() == {}
+
+
+def test_only_the_hash_of_a_token_is_kept(registry: Registry, bucket: Bucket) -> None:
+    token = invite(registry, "g1-001", now_ns=NOW_NS)
+    for name in bucket.names("registry"):
+        found = bucket.read(f"registry/{name}")
+        assert found is not None
+        assert token not in name
+        assert token.encode() not in found[1]
+
+
+def test_no_one_is_invited_under_a_bad_name(registry: Registry) -> None:
+    with pytest.raises(BadName):
+        invite(registry, "../g1", now_ns=NOW_NS)
+
+
+def test_a_revoked_key_does_not_come_back_by_enrolling_again(registry: Registry) -> None:
+    token = invite(registry, "g1-001", now_ns=NOW_NS)
+    kid = registry.enrol(token, robot="g1-001", public_key=KEYS[0], now_ns=NOW_NS).key_id
+    assert registry.revoke("g1-001", kid, now_ns=NOW_NS)
+    assert not registry.enrol(token, robot="g1-001", public_key=KEYS[0], now_ns=NOW_NS).is_new
+    assert registry.find_key("g1-001", kid) is None
+    assert registry.robots() == {"g1-001": []}
+    assert not registry.revoke("g1-001", "0" * 16, now_ns=NOW_NS)
+
+
+def test_a_robot_may_have_a_new_key_beside_the_old(registry: Registry) -> None:
+    for key in KEYS[:2]:
+        token = invite(registry, "g1-001", now_ns=NOW_NS)
+        registry.enrol(token, robot="g1-001", public_key=key, now_ns=NOW_NS)
+    assert registry.robots() == {"g1-001": sorted(key_id(key) for key in KEYS[:2])}
+
+
+def test_a_cached_key_runs_out_and_an_unknown_one_is_never_cached(registry: Registry) -> None:
+    cache = KeyCache(registry, lifetime_s=10)
+    kid = key_id(KEYS[0])
+    assert cache.look_up("g1-001", kid, now_ns=NOW_NS) is None
+    assert cache.cached("g1-001", kid, now_ns=NOW_NS) is None
+    registry.enrol(invite(registry, "g1-001", now_ns=NOW_NS), robot="g1-001", public_key=KEYS[0], now_ns=NOW_NS)
+    assert cache.look_up("g1-001", kid, now_ns=NOW_NS) is not None
+    registry.revoke("g1-001", kid, now_ns=NOW_NS)
+    assert cache.cached("g1-001", kid, now_ns=NOW_NS + 10**10 - 1) is not None
+    assert cache.cached("g1-001", kid, now_ns=NOW_NS + 10**10) is None
+
+
+class TestOverHttp:
+    def test_another_robot_s_token_is_refused(self, server: Server) -> None:
+        token = invite(Registry(server.bucket), "g1-002", now_ns=server.clock())
+        response = Robot(server, "g1-001", Ed25519PrivateKey.generate()).enrol(token)
+        assert (response.status_code, response.json()["code"]) == (403, "enrolment_unknown")
+
+    def test_the_same_robot_may_repeat_and_another_key_may_not(self, server: Server) -> None:
+        token = invite(Registry(server.bucket), "g1-001", now_ns=server.clock())
+        robot = Robot(server, "g1-001", Ed25519PrivateKey.generate())
+        assert [robot.enrol(token).status_code for _ in range(2)] == [201, 200]
+        thief = replace(robot, key=Ed25519PrivateKey.generate())
+        response = thief.enrol(token)
+        assert (response.status_code, response.json()["code"]) == (403, "enrolment_used")
+
+    def test_one_must_hold_the_key_that_one_enrols(self, server: Server, robot: Robot) -> None:
+        token = invite(Registry(server.bucket), "g1-001", now_ns=server.clock())
+        thief = replace(robot, key=Ed25519PrivateKey.generate())
+        public = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+        response = thief.enrol(token, public_key=public)
+        assert (response.status_code, response.json()["code"]) == (401, "bad_signature")
+
+    @pytest.mark.parametrize(
+        "changes",
+        [{"token": 5}, {"token": None}, {"token": "ä"}, {"public_key": "short"}, {"public_key": 7}, {"public_key": ""}],
+    )
+    def test_an_enrolment_of_another_form_is_refused(self, server: Server, changes: dict[str, object]) -> None:
+        response = Robot(server, "g1-001", Ed25519PrivateKey.generate()).enrol("token", **changes)
+        assert (response.status_code, response.json()["code"]) == (400, "bad_enrolment")
+
+    @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 4000])
+    def test_an_enrolment_that_is_no_object_is_refused(self, server: Server, body: bytes) -> None:
+        robot = Robot(server, "g1-001", Ed25519PrivateKey.generate())
+        response = robot.send(robot.upload(body, target="/v1/robots/g1-001/enrol"))
+        assert (response.status_code, response.json()["code"]) == (400, "bad_enrolment")
+
+    def test_a_large_enrolment_is_refused_unread(self, server: Server) -> None:
+        robot = Robot(server, "g1-001", Ed25519PrivateKey.generate())
+        response = robot.send(robot.upload(b" " * 5000, target="/v1/robots/g1-001/enrol"))
+        assert (response.status_code, response.json()["code"]) == (413, "too_large")
