@@ -6,5 +6,6 @@ catalog = Catalog.open("s3://fleetfeed")
 
 from dataset_catalog.catalog import Catalog
 from dataset_catalog.dataset import Dataset
+from dataset_catalog.spec import horizon
 
-__all__ = ["Catalog", "Dataset"]
+__all__ = ["Catalog", "Dataset", "horizon"]

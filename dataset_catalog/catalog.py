@@ -16,7 +16,7 @@ from dataset_catalog.errors import NotFound
 from dataset_catalog.settings import StorageSettings
 from dataset_catalog.sql import View, query
 from dataset_catalog.storage import Storage
-from dataset_catalog.tables import open_table
+from dataset_catalog.tables import open_table, reaching
 from dataset_catalog.times import Time, to_ns
 from dataset_catalog.versions import Manifest
 
@@ -109,14 +109,15 @@ class Catalog:
         """
         chain = f"{versions.DATASETS}/{name}"
         if version is not None:
-            return Dataset(self.storage, name, versions.read(self.storage, chain, _number(version)))
-        manifest = versions.newest(self.storage, chain)
+            with reaching(self.storage):
+                return Dataset(self.storage, name, versions.read(self.storage, chain, _number(version)))
+        manifest = self._newest(chain)
         if manifest is None:
             raise NotFound(f"no dataset named {name!r}; there are {self._dataset_names()}")
         return Dataset(self.storage, name, manifest)
 
     def _segments(self) -> View:
-        manifest = versions.newest(self.storage, versions.SEGMENTS)
+        manifest = self._newest(versions.SEGMENTS)
         if manifest is None:
             return View("segments", schema.SEGMENTS.empty_table())
         return self._view(versions.SEGMENTS, manifest, "segments")
@@ -125,7 +126,7 @@ class Catalog:
         """A view for every published table but `segments`; on S3 each takes a few round trips, so many at a time."""
         chains = [versions.TELEMETRY, *(f"{versions.DATASETS}/{name}" for name in self._dataset_names())]
         with ThreadPoolExecutor(_OPENERS) as pool:
-            manifests = pool.map(lambda chain: versions.newest(self.storage, chain), chains)
+            manifests = pool.map(self._newest, chains)
             published = [
                 (chain, manifest, table)
                 for chain, manifest in zip(chains, manifests, strict=True)
@@ -133,6 +134,10 @@ class Catalog:
                 for table in sorted(manifest.tables)
             ]
             return list(pool.map(lambda table: self._view(*table), published))
+
+    def _newest(self, chain: str) -> Manifest | None:
+        with reaching(self.storage):
+            return versions.newest(self.storage, chain)
 
     def _view(self, chain: str, manifest: Manifest, table: str) -> View:
         lake = open_table(self.storage, chain, manifest, table)
@@ -154,10 +159,12 @@ class Catalog:
         }
 
     def _dataset_names(self) -> list[str]:
-        try:
-            paths = self.storage.filesystem().ls(self.storage.path(versions.DATASETS), detail=False)
-        except FileNotFoundError:
-            return []
+        folder = self.storage.path(versions.DATASETS)
+        with reaching(self.storage):
+            try:
+                paths = self.storage.filesystem().ls(folder, detail=False)
+            except FileNotFoundError:
+                return []
         return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in paths)
 
 

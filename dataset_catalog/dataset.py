@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dataset_catalog.video import Size
     from dataset_catalog.windows import Windows
 
+FRAME_BYTES = 256 * 2**20
 CAMERA_TOLERANCE_NS = 50_000_000  # of a camera that `episodes.columns` does not list
 
 _RENDITIONS = "SELECT camera, rendition, min(height) AS height, min(width) AS width FROM gops GROUP BY ALL ORDER BY ALL"
@@ -174,6 +175,7 @@ class Dataset:
         *,
         image_size: Size | None = None,
         rendition: str | None = None,
+        frame_bytes: int = FRAME_BYTES,
     ) -> Windows:
         """Training samples, one for each selected step.
 
@@ -181,13 +183,15 @@ class Dataset:
         actions       column → offsets, usually `horizon(0.8, hz=10)`
         image_size    (height, width) of the pictures; None leaves them as they are
         rendition     which encoding to decode; None takes the smallest that is not smaller than `image_size`
+        frame_bytes   how much memory each process may use to keep decoded frames for later batches
 
         Raises `WindowError` for a name that is neither column nor camera, and for offsets that are no numbers.
         """
         from dataset_catalog.spec import plan
         from dataset_catalog.windows import Windows
 
-        return Windows(self, plan(self, observations, actions or {}, image_size=image_size, rendition=rendition))
+        spec = plan(self, observations, actions or {}, image_size=image_size, rendition=rendition)
+        return Windows(self, spec, frame_bytes=frame_bytes)
 
     def frame(self, episode_id: str, step: int, camera: str) -> NDArray[np.uint8]:
         """What a camera saw at a step: (height, width, 3) uint8 RGB.

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dataset_catalog.errors import DecodeError, WindowError
+from dataset_catalog.errors import DecodeError, NotFound, WindowError
 from dataset_catalog.tables import contains
 
 if TYPE_CHECKING:
@@ -107,8 +107,12 @@ class EpisodeReader:
         self._rows = {row["episode_id"]: row for row in rows}
 
     def get(self, episode_ids: Iterable[str]) -> dict[str, Episode]:
-        """The episodes by id. Raises `WindowError` or `DecodeError` where the tables contradict each other."""
+        """The episodes by id. Raises `NotFound` for one that is not selected, and `WindowError` or `DecodeError`
+        where the tables contradict each other."""
         wanted = list(dict.fromkeys(episode_ids))
+        unknown = [name for name in wanted if name not in self._rows]
+        if unknown:
+            raise NotFound(f"no episode {unknown[0]!r} in this selection of {self._dataset.name}")
         with self._lock:
             found = {name: self._kept[name] for name in wanted if name in self._kept}
             missing = [name for name in wanted if name not in found]

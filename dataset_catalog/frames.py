@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from dataset_catalog.episodes import Gop
 from dataset_catalog.errors import DecodeError
-from dataset_catalog.video import Size, decode_gop, to_planes, to_rgb
+from dataset_catalog.video import Size, decode_gop, to_rgb
 
 Frame = tuple[Gop, int]  # the k-th of a GOP, in presentation order
-Planes = NDArray[np.uint8]  # (3, height, width) RGB
+Image = NDArray[np.uint8]  # (height, width, 3) RGB
 
 
 class FrameReader:
@@ -28,13 +28,13 @@ class FrameReader:
 
     def __init__(self, gops: Any, *, size: Size | None, max_bytes: int) -> None:
         self._gops, self._size, self._max_bytes = gops, size, max_bytes
-        self._kept: OrderedDict[tuple[int, int], Planes] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, int], Image] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def read(self, frames: Iterable[Frame], *, pool: Executor | None = None) -> dict[tuple[int, int], Planes]:
+    def read(self, frames: Iterable[Frame], *, pool: Executor | None = None) -> dict[tuple[int, int], Image]:
         """(row id of the GOP, k) → pixels. Raises `DecodeError`; `pool` decodes several GOPs at a time."""
-        found: dict[tuple[int, int], Planes] = {}
+        found: dict[tuple[int, int], Image] = {}
         missing: dict[Gop, set[int]] = defaultdict(set)
         with self._lock:
             for gop, k in frames:
@@ -47,32 +47,32 @@ class FrameReader:
         found.update(self._decode(missing, pool))
         return found
 
-    def _decode(self, wanted: dict[Gop, set[int]], pool: Executor | None) -> dict[tuple[int, int], Planes]:
+    def _decode(self, wanted: dict[Gop, set[int]], pool: Executor | None) -> dict[tuple[int, int], Image]:
         if not wanted:
             return {}
         blobs = self._gops.read_blobs("payload", ids=[gop.row for gop in wanted], preserve_order=True)
         jobs = [(gop, blob, ks, self._size) for (gop, ks), (_, blob) in zip(wanted.items(), blobs, strict=True)]
-        decoded: dict[tuple[int, int], Planes] = {}
+        decoded: dict[tuple[int, int], Image] = {}
         for frames in (pool.map if pool else map)(_decode_some, jobs):
             decoded.update(frames)
         self._keep(decoded)
         return decoded
 
-    def _keep(self, decoded: dict[tuple[int, int], Planes]) -> None:
+    def _keep(self, decoded: dict[tuple[int, int], Image]) -> None:
         with self._lock:
-            for key, planes in decoded.items():
+            for key, image in decoded.items():
                 if key not in self._kept:
-                    self._kept[key] = planes
-                    self._bytes += planes.nbytes
+                    self._kept[key] = image
+                    self._bytes += image.nbytes
             while self._bytes > self._max_bytes:
                 self._bytes -= self._kept.popitem(last=False)[1].nbytes
 
 
-def _decode_some(job: tuple[Gop, bytes | None, set[int], Size | None]) -> dict[tuple[int, int], Planes]:
+def _decode_some(job: tuple[Gop, bytes | None, set[int], Size | None]) -> dict[tuple[int, int], Image]:
     gop, payload, ks, size = job
     ends = np.cumsum(gop.packet_bytes).tolist()
     if payload is None or len(payload) != ends[-1]:
         raise DecodeError(f"GOP row {gop.row} holds {len(payload or b'')} bytes of video, its packets {ends[-1]}")
     packets = [payload[end - length : end] for length, end in zip(gop.packet_bytes, ends, strict=True)]
     frames = decode_gop(gop.codec, gop.extradata, packets, upto=max(ks) + 1)
-    return {(gop.row, k): to_planes(to_rgb(frames[k], size)) for k in ks}
+    return {(gop.row, k): to_rgb(frames[k], size) for k in ks}

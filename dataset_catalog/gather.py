@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from dataset_catalog.episodes import Episode
 from dataset_catalog.errors import WindowError
-from dataset_catalog.frames import Frame, Planes
+from dataset_catalog.frames import Frame, Image
 from dataset_catalog.sampling import nearest_index, sample
 from dataset_catalog.spec import CameraWindow, ColumnWindow
+from dataset_catalog.video import split_planes
 
 
 class Visit(NamedTuple):
@@ -71,18 +72,16 @@ def find_frames(window: CameraWindow, visits: Sequence[Visit], count: int) -> Si
     return out
 
 
-def stack(name: str, images: Sequence[Sequence[Planes | None]], size: tuple[int, int]) -> NDArray[np.uint8]:
+def stack(name: str, images: Sequence[Sequence[Image | None]], size: tuple[int, int]) -> NDArray[np.uint8]:
     """(B, K, 3, H, W) from [window][offset]; black where there is none. `WindowError` if the sizes differ."""
     out = np.zeros((len(images), len(images[0]), 3, *size), np.uint8)
     for row, row_images in enumerate(images):
         for k, image in enumerate(row_images):
             if image is None:
                 continue
-            if image.shape[1:] != size:
-                raise WindowError(
-                    f"frames of {name} are {size} and {image.shape[1:]} high and wide: give an image_size"
-                )
-            out[row, k] = image
+            if image.shape[:2] != size:
+                raise WindowError(f"{name} has frames of {size} and {image.shape[:2]} (high, wide): give an image_size")
+            split_planes(image, out[row, k])
     return out
 
 

@@ -93,16 +93,18 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         epoch, start = self._epoch, self._resume_at
         self._delivered, self._resume_at = start, 0
+        asked = delivered = self._clock()
         batches = self._make(epoch, start)
         try:
-            mark = self._clock()
             for cut in slices(self._order.n, start=start, **self._cut):
-                asked = self._clock()
-                batch = next(batches)
-                now = self._clock()
-                self.stats = self.stats.after(cut.stop - cut.start, wait_s=now - asked, elapsed_s=now - mark)
-                self._delivered, mark = cut.delivered, now
+                batch, before = next(batches), delivered
+                delivered = self._clock()
+                self.stats = self.stats.after(
+                    cut.stop - cut.start, wait_s=delivered - asked, elapsed_s=delivered - before
+                )
+                self._delivered = cut.delivered
                 yield batch
+                asked = self._clock()
         finally:
             batches.close()
         self._epoch, self._delivered = epoch + 1, 0

@@ -126,7 +126,7 @@ def _to_ns(name: str, offsets: Sequence[float]) -> tuple[int, ...]:
 
 
 def _prefer(name: str, camera: Camera, image_size: Size | None, rendition: str | None) -> tuple[str, ...]:
-    """The renditions, the preferred first: large enough, then the fewest pixels, then a re-encoding, as it decodes faster.
+    """The renditions, the preferred first: large enough, the fewest pixels, a re-encoding (it decodes faster).
 
     Where none is large enough, or no size is asked for, the largest comes first.
     """

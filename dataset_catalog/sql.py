@@ -36,8 +36,9 @@ def query(sql: str, views: Iterable[View], parameters: Sequence[object] = ()) ->
     Raises `QueryError` with one sentence for anything else, and for SQL that does not parse, bind or run.
     """
     with duckdb.connect(config=_SEALED) as connection:
-        for number, view in enumerate(views):
-            _create_view(connection, f"_table{number}", view)
+        for view in views:
+            _create_view(connection, view)
+        connection.execute("USE main")
         try:
             _check_select(sql)
             return connection.sql(sql, params=list(parameters)).to_arrow_table()
@@ -50,12 +51,13 @@ def quote(identifier: str) -> str:
     return '"' + identifier.replace('"', '""') + '"'
 
 
-def _create_view(connection: Any, source: str, view: View) -> None:
-    connection.register(source, view.table)
-    columns = ", ".join(map(quote, view.columns)) if view.columns else "*"
+def _create_view(connection: Any, view: View) -> None:
     schema = quote(view.schema)
-    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-    connection.execute(f"CREATE VIEW {schema}.{quote(view.name)} AS SELECT {columns} FROM {source}")  # noqa: S608 - quoted
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}; USE {schema}")
+    rows = connection.from_arrow(view.table)  # a scan at query time, with the query's columns and filters
+    if view.columns:
+        rows = rows.select(*map(duckdb.ColumnExpression, view.columns))
+    rows.create_view(view.name)
 
 
 def _check_select(sql: str) -> None:

@@ -63,11 +63,9 @@ def to_rgb(frame: av.VideoFrame, size: Size | None = None) -> NDArray[np.uint8]:
     return cast("NDArray[np.uint8]", rgb.to_ndarray())
 
 
-def to_planes(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(height, width, 3) → (3, height, width), which is what PyTorch takes; a sixth of the time of a transpose."""
-    planes = np.empty((3, *rgb.shape[:2]), np.uint8)
-    cv2.split(rgb, list(planes))
-    return planes
+def split_planes(rgb: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+    """Copy (height, width, 3) into (3, height, width), which is what PyTorch takes; a sixth of a transpose's time."""
+    cv2.split(rgb, list(out))
 
 
 def _open_codec(codec: str, extradata: bytes | None) -> Any:

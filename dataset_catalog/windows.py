@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from dataset_catalog.loader import Loader
 
 EPISODE_BYTES = 2 * 2**30  # of times and series kept in memory, in each process
-FRAME_BYTES = 256 * 2**20  # of decoded frames kept in memory, in each process
 
 Batch = dict[str, Any]
 Place = tuple[str, int]  # episode id, step
@@ -46,12 +45,13 @@ class Windows:
     zeros where the episode has none of it at all.
     """
 
-    def __init__(self, dataset: Dataset, spec: WindowSpec) -> None:
-        self.dataset, self.spec = dataset, spec
+    def __init__(self, dataset: Dataset, spec: WindowSpec, *, frame_bytes: int) -> None:
+        """`frame_bytes` bounds the decoded frames kept for the next batches, in each process."""
+        self.dataset, self.spec, self.frame_bytes = dataset, spec, frame_bytes
         self._is_warm = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Windows, (self.dataset, self.spec))
+        return (partial(Windows, frame_bytes=self.frame_bytes), (self.dataset, self.spec))
 
     def __len__(self) -> int:
         return len(self.dataset.selection)
@@ -134,7 +134,7 @@ class Windows:
 
     @cached_property
     def _frames(self) -> FrameReader:
-        return FrameReader(self.dataset.table("gops"), size=self.spec.image_size, max_bytes=FRAME_BYTES)
+        return FrameReader(self.dataset.table("gops"), size=self.spec.image_size, max_bytes=self.frame_bytes)
 
     def _visits(self, places: Sequence[Place]) -> list[Visit]:
         rows: dict[str, list[int]] = defaultdict(list)

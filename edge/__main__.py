@@ -110,7 +110,7 @@ def replay_lerobot(
     """Play a LeRobot dataset as this robot's live recording."""
     settings = _settings(folder, url)
     dataset = lerobot.LeRobotDataset.open(path)
-    numbers = [int(one) for one in episodes.split(",")] if episodes else dataset.episodes()
+    numbers = _numbers(episodes) if episodes else dataset.episodes()
     played = lerobot.replay(dataset, settings.folder, episodes=numbers, video=video, speed=speed)
     for one in track(played, "playing", total=len(numbers), console=console):
         console.print(f"episode {one.episode}: {one.frames} frames, {one.task!r}")
@@ -142,7 +142,17 @@ def _settings(folder: Path | None, url: str | None) -> EdgeSettings:
     try:
         return EdgeSettings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        raise EdgeError(f"settings: {error}") from error
+        wrong = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}, got {one['input']!r}" for one in error.errors())
+        raise EdgeError(f"settings: {'; '.join(wrong)}") from error
+    except (OSError, ValueError) as error:
+        raise EdgeError(f"settings: FLEETFEED_CONFIG: {error}") from error
+
+
+def _numbers(episodes: str) -> list[int]:
+    try:
+        return [int(one) for one in episodes.split(",")]
+    except ValueError as error:
+        raise EdgeError(f"episodes must be numbers such as 1,2,5, got {episodes!r}") from error
 
 
 def _table(lines: list[StreamStatus]) -> Table:

@@ -26,7 +26,7 @@ from edge.recording import write_closing, write_opening
 from edge.segment import Message, SegmentFacts
 from edge.settings import EdgeSettings
 from edge.spool import Spool
-from edge.topics import TELEMETRY_STREAM
+from edge.topics import AGENT_STREAM, TELEMETRY_STREAM
 from edge.wire import MCAP_TYPE
 
 SPLIT = re.compile(r"(?P<bag>.+?)_(?P<part>\d+)")
@@ -72,7 +72,7 @@ def _adopt_bag(spool: Spool, bag: str, parts: list[Path], settings: EdgeSettings
         if state.closed:
             state = _BagState.new(spool, bag, files=state.files)
         yield _adopt_file(spool, state, path, settings)
-    if close and not state.closed and state.next_seq:
+    if close and not state.closed and state.files:
         write_closing(spool, state.recording, time.time_ns(), dropped={}, recovered=False)
         state.closed = True
         state.save(spool)
@@ -80,15 +80,15 @@ def _adopt_bag(spool: Spool, bag: str, parts: list[Path], settings: EdgeSettings
 
 def _adopt_file(spool: Spool, state: _BagState, path: Path, settings: EdgeSettings) -> Adopted:
     """Cut one file. Segments that an interrupted run has made already come out the same, byte for byte."""
-    if not state.next_seq:
+    if AGENT_STREAM not in spool.last_seqs(state.recording):
         write_opening(spool, state.recording, time.time_ns(), software_version="adopted:" + path.name)
     seq, messages, reason = state.next_seq, 0, ""
-    stored = {one.stem for one in spool.acknowledged(state.recording)}
+    known = spool.segments(state.recording)
     try:
         with path.open("rb") as file:
             for piece in _cut(segment.read_messages(file), settings):
                 facts, body = cast(tuple[SegmentFacts, bytes], segment.build(piece))
-                if f"{state.recording}/{TELEMETRY_STREAM}/{seq:010d}" not in stored:
+                if f"{state.recording}/{TELEMETRY_STREAM}/{seq:010d}" not in known:
                     name = (state.recording, TELEMETRY_STREAM, seq)
                     spool.add(name, facts, body, kind="telemetry", content_type=MCAP_TYPE)
                 seq, messages = seq + 1, messages + len(piece)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -30,11 +30,15 @@ def publish(temporary: Path, path: Path) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add one line durably; a line torn by a crash has no newline and is passed over by `read_lines`."""
-    with path.open("ab") as file:
+    """Add one line durably. One torn by a crash stays a line of its own, which is not JSON."""
+    with path.open("ab+") as file:
+        is_new = file.tell() == 0
+        file.write(b"" if is_new or _ends_line(file) else b"\n")
         file.write(line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+    if is_new:
+        sync_folder(path.parent)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -44,6 +48,19 @@ def read_lines(path: Path) -> list[str]:
     except FileNotFoundError:
         return []
     return text.split("\n")[:-1]
+
+
+def _ends_line(file: IO[bytes]) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, durably; nothing happens where it is there already."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -40,12 +40,9 @@ def load(folder: Path) -> Identity:
     """The identity of an enrolled robot; `NotEnrolled` where there is none."""
     try:
         robot = json.loads((folder / ROBOT_FILE).read_text())["robot"]
-        key = load_pem_private_key((folder / KEY_FILE).read_bytes(), password=None)
-    except (FileNotFoundError, ValueError, KeyError) as error:
+        return Identity(robot, _read_key(folder / KEY_FILE))
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError) as error:
         raise NotEnrolled(f"{folder} holds no enrolled robot: run `fleetfeed edge enrol ROBOT --token …`") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise NotEnrolled(f"{folder / KEY_FILE} is not an Ed25519 key")
-    return Identity(robot, key)
 
 
 def enrol(
@@ -70,7 +67,10 @@ def enrol(
             method="POST", target=target, digest=digest, now_ns=now_ns or time.time_ns()
         ),
     }
-    response = session.post(url + target, data=body, headers=headers, timeout=TIMEOUT_S)
+    try:
+        response = session.post(url + target, data=body, headers=headers, timeout=TIMEOUT_S)
+    except requests.RequestException as error:
+        raise NotEnrolled(f"{robot} is not enrolled, {url} could not be reached: {error}") from error
     if response.status_code not in (200, 201):
         raise NotEnrolled(f"the server refused to enrol {robot}: {wire.problem(response.content).detail}")
     durable.write_json(folder / ROBOT_FILE, {"robot": robot})
@@ -80,11 +80,18 @@ def enrol(
 def _make_key(path: Path) -> Ed25519PrivateKey:
     """The key in `path`, or a new one kept there, readable by its owner alone."""
     if path.exists():
-        key = load_pem_private_key(path.read_bytes(), password=None)
-        if isinstance(key, Ed25519PrivateKey):
-            return key
-        raise NotEnrolled(f"{path} is not an Ed25519 key")
+        return _read_key(path)
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     durable.write_file(path, pem, mode=0o600)
+    return key
+
+
+def _read_key(path: Path) -> Ed25519PrivateKey:
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except ValueError as error:
+        raise NotEnrolled(f"{path} is not an Ed25519 key") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise NotEnrolled(f"{path} is not an Ed25519 key")
     return key

@@ -41,7 +41,7 @@ class LeRobotDataset:
             if not str(info["codebase_version"]).startswith("v2"):
                 raise EdgeError(f"{folder} is LeRobot {info['codebase_version']}, expected v2.1")
             return cls(folder, float(info["fps"]), info["features"], info)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise EdgeError(f"{folder} is not a LeRobot dataset: {type(error).__name__}: {error}") from error
 
     @property
@@ -64,7 +64,10 @@ class LeRobotDataset:
             import pyarrow.parquet
         except ImportError as error:
             raise EdgeError('reading LeRobot needs Parquet: pip install "fleetfeed[edge,catalog]"') from error
-        columns: dict[str, list[Any]] = pyarrow.parquet.read_table(self._path("data_path", episode)).to_pydict()
+        path = self._path("data_path", episode)
+        if not path.exists():
+            raise EdgeError(f"{self.folder} holds no episode {episode}: {path} is not there")
+        columns: dict[str, list[Any]] = pyarrow.parquet.read_table(path).to_pydict()
         return columns
 
     def video_path(self, episode: int, feature: str) -> Path:
@@ -151,7 +154,10 @@ def _play(dataset: LeRobotDataset, recorder: Recorder, episode: int, *, video: V
         for topic in dataset.topics:
             recorder.log(f"/{topic}", t_ns, {"data": columns[topic][frame]})
         for stream, images in pictures.items():
-            recorder.image(stream, t_ns, next(images))
+            picture = next(images, None)
+            if picture is None:
+                raise EdgeError(f"episode {episode}: {stream} has {frame} frames, its table has {frames} rows")
+            recorder.image(stream, t_ns, picture)
     clock.advance(start_ns + round(frames * 1_000_000_000 / dataset.fps))
     return frames
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import operator
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 from google.protobuf.message import Message as ProtobufMessage
@@ -16,7 +19,7 @@ from numpy.typing import NDArray
 from ulid import ULID
 
 from edge import topics
-from edge.errors import RecorderClosed
+from edge.errors import RecorderClosed, SpoolError
 from edge.recording import write_closing, write_opening
 from edge.recovery import recover
 from edge.segment import Topic
@@ -24,8 +27,10 @@ from edge.settings import EdgeSettings
 from edge.spool import Spool
 from edge.stream_log import StreamLog
 from edge.video import Color, read_mp4
-from edge.wire import MP4_TYPE, Kind, check_stream
+from edge.wire import MAX_TIME_NS, MP4_TYPE, Kind, check_stream
 from edge.writer import Append, CameraAppender, Picture, StreamWriter, append_message
+
+RESERVED = (topics.TELEMETRY_STREAM, topics.AGENT_STREAM)
 
 
 @dataclass(slots=True)
@@ -62,6 +67,7 @@ class Recorder:
         self._clock, self._wait_for_room = clock, wait_for_room
         self._lock = self.spool.lock_recording(self.recording_id)
         self._closed = False
+        self._adding = threading.Lock()
         self._cameras: dict[str, StreamWriter] = {}
         self._files: dict[str, int] = {}
         write_opening(self.spool, self.recording_id, clock(), software_version=software_version)
@@ -76,7 +82,7 @@ class Recorder:
         """
         self._check_open()
         described, data = topics.encode(topic, message)
-        self._telemetry.put((described, t_ns, data))
+        self._telemetry.put((described, _checked_time(t_ns), data))
 
     def image(self, stream: str, t_ns: int, image: NDArray[np.uint8], *, color: Color = "rgb") -> None:
         """Record one picture, uint8 of shape (height, width, 3), even sizes; it is encoded off this thread.
@@ -84,8 +90,9 @@ class Recorder:
         The array is not copied: hand over a fresh one each time.
         """
         self._check_open()
+        picture = Picture(_checked_time(t_ns), _checked(stream, image), _checked_color(color))
         camera = self._cameras.get(stream) or self._add_camera(stream)
-        camera.put(Picture(t_ns, _checked(stream, image), color))
+        camera.put(picture)
 
     def text(self, level: str, message: str, *, t_ns: int | None = None) -> None:
         """Record a log line on `/log`; `level` is debug, info, warning, error or fatal."""
@@ -95,9 +102,14 @@ class Recorder:
         self._put(topics.LOG, self._clock() if t_ns is None else t_ns, line)
 
     def video_file(self, stream: str, start_ns: int, path: Path) -> None:
-        """Record a finished MP4 file as the next segment of a stream, as it is. `start_ns`: time of its first frame."""
+        """Record a finished MP4 file as the next segment of a stream, as it is. `start_ns`: time of its first frame.
+
+        A stream takes either files or pictures (`image`), never both.
+        """
         self._check_open()
-        facts = read_mp4(path, start_ns=start_ns, topic=f"/{check_stream(stream)}")
+        if stream in (*self._cameras, *RESERVED):
+            raise ValueError(f"stream {stream!r} takes no video files")
+        facts = read_mp4(path, start_ns=_checked_time(start_ns), topic=f"/{check_stream(stream)}")
         seq = self.spool.last_seqs(self.recording_id).get(stream, -1) + 1
         name = (self.recording_id, stream, seq)
         self.spool.add(name, facts, path.read_bytes(), kind="video", content_type=MP4_TYPE)
@@ -128,19 +140,26 @@ class Recorder:
             writer.cut()
 
     def close(self) -> None:
-        """Seal everything and write the closing record. The recorder cannot be used afterwards."""
+        """Seal everything and write the closing record. The recorder cannot be used afterwards.
+
+        `SpoolError` where a stream cannot be sealed: the others are, and the next start of a recorder or agent recovers
+        what is left.
+        """
         if self._closed:
             return
         self._closed = True
-        for writer in self._writers():
-            writer.close()
+        failed = [error for writer in self._writers() if (error := _close(writer))]
+        if failed:
+            if all(writer.has_ended for writer in self._writers()):
+                os.close(self._lock)
+            raise failed[0]
         write_closing(self.spool, self.recording_id, self._clock(), dropped=self.dropped, recovered=False)
         self.spool.release_recording(self.recording_id, self._lock)
 
     @property
     def counts(self) -> dict[str, int]:
         """Messages written so far, by topic; a camera's topic is `/<stream>`."""
-        written = {topic: n for writer in self._writers() for topic, n in writer.log.counts.items()}
+        written = {topic: n for writer in self._writers() for topic, n in writer.log.counts.copy().items()}
         return {**written, **self._files}
 
     @property
@@ -160,13 +179,15 @@ class Recorder:
 
     def _put(self, topic: Topic, t_ns: int, message: Mapping[str, Any]) -> None:
         self._check_open()
-        self._telemetry.put((topic, t_ns, topics.encode_json(message)))
+        self._telemetry.put((topic, _checked_time(t_ns), topics.encode_json(message)))
 
     def _add_camera(self, stream: str) -> StreamWriter:
-        if check_stream(stream) in (topics.TELEMETRY_STREAM, topics.AGENT_STREAM):
-            raise ValueError(f"a camera's stream cannot be called {stream!r}")
-        appender = CameraAppender(stream, self.settings)
-        self._cameras[stream] = self._writer(stream, "video", appender, queue_size=self.settings.queue_frames)
+        if check_stream(stream) in RESERVED or f"/{stream}" in self._files:
+            raise ValueError(f"stream {stream!r} takes no pictures")
+        with self._adding:
+            if stream not in self._cameras:
+                appender = CameraAppender(stream, self.settings)
+                self._cameras[stream] = self._writer(stream, "video", appender, queue_size=self.settings.queue_frames)
         return self._cameras[stream]
 
     def _writer(self, stream: str, kind: Kind, append: Append, *, queue_size: int) -> StreamWriter:
@@ -187,8 +208,34 @@ class Recorder:
             raise RecorderClosed(f"recording {self.recording_id} is closed; make a new Recorder")
 
 
+def _close(writer: StreamWriter) -> SpoolError | None:
+    try:
+        writer.close()
+    except SpoolError as error:
+        return error
+    return None
+
+
+def _checked_time(t_ns: int) -> int:
+    """A float would lose hundreds of nanoseconds, and what MCAP cannot hold would end the writing of the stream."""
+    try:
+        time_ns = operator.index(t_ns)
+    except TypeError as error:
+        raise TypeError(f"a time must be whole nanoseconds since the Unix epoch, got {t_ns!r}") from error
+    if not 0 <= time_ns < MAX_TIME_NS:
+        raise ValueError(f"a time must be within 0..{MAX_TIME_NS - 1} ns since the Unix epoch, got {time_ns}")
+    return time_ns
+
+
+def _checked_color(color: Color) -> Color:
+    if color not in get_args(Color):
+        raise ValueError(f"color must be one of {', '.join(get_args(Color))}, got {color!r}")
+    return color
+
+
 def _checked(stream: str, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.shape[0] % 2 or image.shape[1] % 2:
+    is_picture = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size > 0
+    if not is_picture or image.shape[0] % 2 or image.shape[1] % 2:
         raise ValueError(
             f"a picture of {stream} must be uint8 of shape (even height, even width, 3), "
             f"got {image.dtype} of {image.shape}"

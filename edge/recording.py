@@ -25,12 +25,12 @@ def write_opening(spool: Spool, recording: str, t_ns: int, *, software_version: 
 def write_closing(
     spool: Spool, recording: str, t_ns: int, *, dropped: Mapping[str, int], recovered: bool
 ) -> Spooled | None:
-    """Seal the last segment of a recording; None where nothing was recorded at all.
+    """Seal the last segment of a recording; None where nothing was recorded at all, or it is closed already.
 
     `dropped` counts, by stream, what the recorder had to let go because the robot could not keep up.
     """
     last = spool.last_seqs(recording)
-    if not last:
+    if not last or any(RECORDING_CLOSED.name in one.counts for one in spool.segments(recording).values()):
         return None
     seq = last.get(AGENT_STREAM, -1) + 1
     message = {"last_seq": {**last, AGENT_STREAM: seq}, "dropped": dict(dropped), "recovered": recovered}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from edge import durable
-from edge.errors import SegmentError, SpoolError
+from edge.errors import BadName, SegmentError, SpoolError
 from edge.recording import write_closing
 from edge.spool import Spool
 from edge.wire import Kind
@@ -16,11 +16,11 @@ from edge.wire import Kind
 
 def recover(spool: Spool) -> list[str]:
     """Complete whatever a crash interrupted; returns what was done, in words. A live recorder is left alone."""
-    done = list(_finish_removals(spool))
+    done = [*_finish_removals(spool), *_finish_quarantines(spool)]
     for folder in sorted((spool.folder / "open").iterdir()):
         try:
             lock = spool.lock_recording(folder.name)
-        except SpoolError:
+        except (SpoolError, BadName):  # a live recorder's, or not of our making
             continue
         done += _seal_leftovers(spool, folder.name)
         spool.release_recording(folder.name, lock)
@@ -36,6 +36,15 @@ def _finish_removals(spool: Spool) -> Iterator[str]:
             yield f"{spooled.stem}: acknowledged before the crash, removed"
 
 
+def _finish_quarantines(spool: Spool) -> Iterator[str]:
+    """A segment whose reason is in quarantine has been refused: its move was what the crash interrupted."""
+    refused = {one.stem for one, _ in spool.quarantined()}
+    for spooled in list(spool.waiting()):
+        if spooled.stem in refused:
+            spool.move_to_quarantine(spooled)
+            yield f"{spooled.stem}: refused before the crash, moved to quarantine"
+
+
 def _seal_leftovers(spool: Spool, recording: str) -> Iterator[str]:
     for journal in sorted((spool.folder / "open" / recording).glob("*/*")):
         yield _seal_journal(spool, recording, journal)
@@ -46,7 +55,7 @@ def _seal_leftovers(spool: Spool, recording: str) -> Iterator[str]:
 def _seal_journal(spool: Spool, recording: str, journal: Path) -> str:
     stream, seq, kind = journal.parent.name, int(journal.stem), cast(Kind, journal.suffix[1:])
     name = f"{recording}/{stream}/{seq}"
-    if (spool.folder / "sealed" / recording / stream / f"{seq:010d}.json").exists():
+    if f"{recording}/{stream}/{seq:010d}" in spool.segments(recording):
         journal.unlink()
         return f"{name}: was sealed before the crash"
     try:

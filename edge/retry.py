@@ -11,13 +11,16 @@ FIRST_BACKOFF_S = 0.5
 _AGAIN = {408, 425, 429}
 
 
-def verdict(status: int) -> Verdict:
-    """`stored`: the receipt counts. `again`: later. `identity`: our key or clock, keep the data. `refused`: never."""
+def verdict(status: int, *, is_ours: bool) -> Verdict:
+    """`stored`: the receipt counts. `again`: later. `identity`: our key or clock, keep the data. `refused`: never.
+
+    Only our server's own word (`is_ours`) refuses for good: a proxy's page says nothing of the data.
+    """
     if status in (200, 201):
         return "stored"
     if status in (401, 403):
         return "identity"
-    if status in _AGAIN or not 400 <= status < 500:
+    if status in _AGAIN or not 400 <= status < 500 or not is_ours:
         return "again"
     return "refused"
 

@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from mcap.exceptions import McapError
-from mcap.records import Channel, Footer, Schema
+from mcap.records import Channel, Footer, Schema, Statistics
 from mcap.records import Message as McapMessage
 from mcap.stream_reader import StreamReader
 from mcap.writer import CompressionType, Writer
+from zstandard import ZstdError
 
+from edge import durable
 from edge.errors import SegmentError
 
 MAGIC = b"\x89MCAP0\r\n"
@@ -73,8 +75,10 @@ class SegmentWriter:
 
     @classmethod
     def journal(cls, path: Path) -> SegmentWriter:
-        """A new journal on disk."""
-        return cls(path.open("wb"), chunked=False)
+        """A new journal on disk, its name durable already."""
+        file = path.open("wb")
+        durable.sync_folder(path.parent)
+        return cls(file, chunked=False)
 
     def add(self, message: Message) -> None:
         channel = self._channels.get(message.topic)
@@ -171,17 +175,23 @@ def read_torn(file: IO[bytes]) -> Iterator[Message]:
 
 
 def _records(file: IO[bytes], *, validate_crcs: bool) -> Iterator[Message | None]:
-    """Messages in file order, then None where the footer stands."""
+    """Messages in file order, then None where the footer stands. A file must hold as many as its statistics say."""
     schemas: dict[int, Schema] = {}
     topics: dict[int, Topic] = {}
+    found, stated = 0, None
     for record in StreamReader(file, validate_crcs=validate_crcs, record_size_limit=MAX_RECORD_BYTES).records:
         if isinstance(record, McapMessage):
+            found += 1
             yield Message(topics[record.channel_id], record.log_time, record.sequence, record.data)
         elif isinstance(record, Schema):
             schemas[record.id] = record
         elif isinstance(record, Channel):
             topics[record.id] = _topic(schemas.get(record.schema_id), record)
+        elif isinstance(record, Statistics):
+            stated = record.message_count
         elif isinstance(record, Footer):
+            if stated not in (None, found):
+                raise ValueError(f"its statistics state {stated} messages, it holds {found}")
             yield None
 
 
@@ -191,4 +201,14 @@ def _topic(schema: Any, channel: Any) -> Topic:
     return Topic(channel.topic, channel.message_encoding, schema.name, schema.encoding, schema.data)
 
 
-_READ_ERRORS = (McapError, struct.error, EOFError, KeyError, ValueError, UnicodeDecodeError, OverflowError, MemoryError)
+_READ_ERRORS = (
+    McapError,
+    ZstdError,
+    RuntimeError,  # what lz4 raises
+    struct.error,
+    EOFError,
+    KeyError,
+    ValueError,
+    OverflowError,
+    MemoryError,
+)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+
+Url = Annotated[str, Field(pattern=r"^https?://[^/]"), AfterValidator(lambda url: url.rstrip("/"))]
 
 
 class EdgeSettings(BaseSettings):
@@ -21,7 +24,7 @@ class EdgeSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FLEETFEED_EDGE_", frozen=True, extra="forbid")
 
     folder: Path = Field(Path("/var/lib/fleetfeed"), description="The robot's folder: its spool, key and ledger.")
-    url: str = Field("http://127.0.0.1:8000", description="Where the ingest service listens.")
+    url: Url = Field("http://127.0.0.1:8000", description="Where the ingest service listens.")
     ca_file: Path | None = Field(None, description="CA certificate that the service's certificate is checked against.")
     segment_s: float = Field(10.0, gt=0, le=600, description="A segment is sealed when it is this old, in seconds.")
     segment_bytes: int = Field(8 << 20, ge=1 << 16, description="A segment is sealed when it is this large, in bytes.")
@@ -52,4 +55,6 @@ def toml_table(settings_cls: type[BaseSettings], table: str) -> PydanticBaseSett
     """One table of the TOML file named by `FLEETFEED_CONFIG`, where that is set."""
     config = os.environ.get("FLEETFEED_CONFIG")
     values = tomllib.loads(Path(config).read_text()).get(table, {}) if config else {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{config}: {table} must be a table, got {values!r}")  # noqa: TRY004 - said as one of settings
     return InitSettingsSource(settings_cls, init_kwargs=values)

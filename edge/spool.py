@@ -12,6 +12,7 @@ Every step is write, fsync, rename, fsync the folder, so a crash at any point le
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -55,22 +56,29 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("open", "sealed", "ledger", "quarantine"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+        try:
+            for name in ("open", "sealed", "ledger", "quarantine"):
+                durable.make_folder(folder / name)
+        except OSError as error:
+            raise SpoolError(f"{folder} cannot be used as a robot's folder: {error.strerror}") from error
 
     # -- recording ---------------------------------------------------------------------------------------------
 
     def lock_recording(self, recording: str) -> int:
         """Claim a recording for this process; returns the lock's file descriptor. `SpoolError` if another holds it."""
-        folder = self.folder / "open" / check_recording(recording)
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(descriptor)
-            raise SpoolError(f"recording {recording} is being written by another process") from error
-        return descriptor
+        path = self.folder / "open" / check_recording(recording) / "lock"
+        while True:
+            durable.make_folder(path.parent)
+            with contextlib.suppress(FileNotFoundError):  # the folder was released between the two lines
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    os.close(descriptor)
+                    raise SpoolError(f"recording {recording} is being written by another process") from error
+                if _is_open_file(descriptor, path):
+                    return descriptor
+                os.close(descriptor)  # a lock on a file that its last holder has removed protects nothing
 
     def release_recording(self, recording: str, lock: int) -> None:
         """Remove the empty open folder of a recording that is wholly sealed, and let go of its lock."""
@@ -78,12 +86,13 @@ class Spool:
         for stream in (path for path in folder.iterdir() if path.is_dir()):
             stream.rmdir()
         (folder / "lock").unlink()
-        folder.rmdir()
+        with contextlib.suppress(OSError):  # `recover` of another process looks into it just now, and removes it
+            folder.rmdir()
         os.close(lock)
 
     def journal_path(self, recording: str, stream: str, seq: int, *, kind: Kind) -> Path:
         folder = self.folder / "open" / recording / check_stream(stream)
-        folder.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(folder)
         return folder / f"{seq:010d}.{kind}"
 
     def seal(self, recording: str, stream: str, seq: int, *, kind: Kind) -> Spooled | None:
@@ -100,18 +109,11 @@ class Spool:
     ) -> Spooled:
         """Keep a finished segment `name` = (recording, stream, seq), durably; from now on it waits to be uploaded."""
         recording, stream, seq = name
-        self._make_folder(recording, stream)
+        durable.make_folder(self.folder / "sealed" / check_recording(recording) / check_stream(stream))
         spooled = Spooled(recording, stream, seq, kind, content_type, **asdict(facts))
         durable.write_file(self.data_path(spooled), body)
         durable.write_json(self.facts_path(spooled), asdict(spooled))
         return spooled
-
-    def _make_folder(self, recording: str, stream: str) -> None:
-        folder = self.folder / "sealed" / check_recording(recording) / check_stream(stream)
-        if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)
-            for made in (folder.parent, folder.parent.parent):
-                durable.sync_folder(made)
 
     # -- uploading ---------------------------------------------------------------------------------------------
 
@@ -141,10 +143,16 @@ class Spool:
     def quarantine(self, spooled: Spooled, reason: str) -> None:
         """Set a segment aside with the reason in words; its bytes stay on the robot."""
         folder = self.folder / "quarantine" / spooled.recording / spooled.stream
-        folder.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(folder)
         durable.write_json(folder / f"{spooled.seq:010d}.json", {**asdict(spooled), "reason": reason})
-        durable.publish(self.data_path(spooled), folder / self.data_path(spooled).name)
-        self.facts_path(spooled).unlink()
+        self.move_to_quarantine(spooled)
+
+    def move_to_quarantine(self, spooled: Spooled) -> None:
+        """The second half of `quarantine`, which can be repeated: the reason is written, the bytes follow it."""
+        folder = self.folder / "quarantine" / spooled.recording / spooled.stream
+        with contextlib.suppress(FileNotFoundError):  # they are there already
+            durable.publish(self.data_path(spooled), folder / self.data_path(spooled).name)
+        self.facts_path(spooled).unlink(missing_ok=True)
 
     def remove(self, spooled: Spooled) -> None:
         self.data_path(spooled).unlink(missing_ok=True)
@@ -153,9 +161,10 @@ class Spool:
     # -- reading -----------------------------------------------------------------------------------------------
 
     def acknowledged(self, recording: str) -> list[Spooled]:
+        """What the ledger holds, each segment once, also where two agents have carried it."""
         lines = map(_parse, durable.read_lines(self.folder / "ledger" / f"{recording}.jsonl"))
-        names = Spooled.__slots__
-        return [Spooled(**{name: line[name] for name in names}) for line in lines if line is not None]
+        found = [Spooled(**{name: line[name] for name in Spooled.__slots__}) for line in lines if line is not None]
+        return list({one.stem: one for one in found}.values())
 
     def quarantined(self) -> list[tuple[Spooled, str]]:
         found = filter(None, map(_read_json, sorted((self.folder / "quarantine").glob("*/*/*.json"))))
@@ -167,14 +176,26 @@ class Spool:
         names = {path.name.removesuffix(".jsonl") for place in places for path in (self.folder / place).iterdir()}
         return sorted(names)
 
+    def segments(self, recording: str) -> dict[str, Spooled]:
+        """Every sealed segment of a recording by its stem, wherever it is now."""
+        waiting = (one for one in self.waiting() if one.recording == recording)
+        aside = (one for one, _ in self.quarantined() if one.recording == recording)
+        return {one.stem: one for one in (*waiting, *aside, *self.acknowledged(recording))}
+
     def last_seqs(self, recording: str) -> dict[str, int]:
-        """The highest sealed seq of each stream of a recording, wherever the segment is now."""
-        waiting = [one for one in self.waiting() if one.recording == recording]
-        aside = [one for one, _ in self.quarantined() if one.recording == recording]
+        """The highest sealed seq of each stream of a recording."""
         last: dict[str, int] = {}
-        for one in (*waiting, *aside, *self.acknowledged(recording)):
+        for one in self.segments(recording).values():
             last[one.stream] = max(one.seq, last.get(one.stream, -1))
         return last
+
+
+def _is_open_file(descriptor: int, path: Path) -> bool:
+    """Whether `path` still names the file that is open."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

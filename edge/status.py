@@ -38,7 +38,7 @@ def status(spool: Spool) -> list[StreamStatus]:
     stems = {one.stem for one in waiting}
     for recording in spool.recordings():
         _count(found, (one for one in spool.acknowledged(recording) if one.stem not in stems), "uploaded")
-    _count(found, (one for one, _ in spool.quarantined()), "quarantined")
+    _count(found, (one for one, _ in spool.quarantined() if one.stem not in stems), "quarantined")
     return sorted(found.values(), key=lambda line: line.stream)
 
 

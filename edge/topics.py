@@ -93,6 +93,8 @@ def _dumps(message: Any) -> bytes:
 def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy arrays and scalars
         return value.tolist()
+    if isinstance(value, Mapping):
+        return dict(value)
     raise TypeError(f"a message may hold JSON values and numpy arrays, got {type(value).__name__}")
 
 
@@ -103,6 +105,6 @@ def _finite(value: Any) -> Any:
         return {key: _finite(item) for key, item in value.items()}
     if hasattr(value, "tolist"):
         return _finite(value.tolist())
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [_finite(item) for item in value]
     return value

@@ -64,15 +64,22 @@ class Uploader:
     def run(self, stop: threading.Event, *, until_empty: bool = False) -> None:
         """Upload until `stop` is set, or, with `until_empty`, until nothing waits."""
         with ThreadPoolExecutor(self._settings.uploads_at_once, thread_name_prefix="upload") as pool:
-            running: set[Future[None]] = set()
-            while not stop.is_set():
-                running = {one for one in running if not _finished(one)}
-                self._scan()
-                while self._queue and len(running) < self._settings.uploads_at_once:
-                    running.add(pool.submit(self._upload, heapq.heappop(self._queue), stop))
-                if until_empty and not running and not self._queue:
-                    return
-                self._pause(running, stop)
+            try:
+                self._work(pool, stop, until_empty=until_empty)
+            except BaseException:
+                stop.set()  # the pool waits for its uploads, and they would go on trying
+                raise
+
+    def _work(self, pool: ThreadPoolExecutor, stop: threading.Event, *, until_empty: bool) -> None:
+        running: set[Future[None]] = set()
+        while not stop.is_set():
+            running = {one for one in running if not _finished(one)}
+            self._scan()
+            while self._queue and len(running) < self._settings.uploads_at_once:
+                running.add(pool.submit(self._upload, heapq.heappop(self._queue), stop))
+            if until_empty and not running and not self._queue:
+                return
+            self._pause(running, stop)
 
     def _pause(self, running: set[Future[None]], stop: threading.Event) -> None:
         """Wait until an upload ends or it is time to look into the spool again."""
@@ -94,6 +101,8 @@ class Uploader:
             try:
                 retry_after_s = self._try(job.spooled)
             except (requests.RequestException, OSError) as error:
+                if not self._spool.facts_path(job.spooled).exists():
+                    return  # another agent on this folder has carried it
                 retry_after_s = self._failed(f"{type(error).__name__}: {error}")
             if retry_after_s is None:
                 return
@@ -107,16 +116,16 @@ class Uploader:
     def _try(self, spooled: Spooled) -> float | None:
         """One POST. None when the segment needs no further try, else the least wait in seconds."""
         response = self._post(spooled)
-        match retry.verdict(response.status_code):
+        problem = wire.problem(response.content)
+        match retry.verdict(response.status_code, is_ours=problem.code != wire.UNKNOWN):
             case "stored":
                 return self._stored(spooled, response)
             case "refused":
-                self._refused(spooled, wire.problem(response.content))
+                self._refused(spooled, problem)
                 return None
             case "identity":
-                return self._not_let_in(response)
+                return self._not_let_in(response, problem)
             case "again":
-                problem = wire.problem(response.content)
                 wait_s = retry.retry_after(response.headers.get("Retry-After"))
                 return self._failed(f"{response.status_code} {problem.code}: {problem.detail}", wait_s or 0.0)
 
@@ -153,7 +162,7 @@ class Uploader:
     def _stored(self, spooled: Spooled, response: requests.Response) -> float | None:
         try:
             self._spool.acknowledge(spooled, Receipt.from_json(response.json()))
-        except (ValueError, KeyError, SpoolError) as error:
+        except (ValueError, KeyError, TypeError, SpoolError) as error:
             return self._failed(f"the server's receipt cannot be used: {error}")
         with self._lock:
             self.state.uploaded += 1
@@ -167,11 +176,10 @@ class Uploader:
         with self._lock:
             self.state.last_error = f"{spooled.stem} was refused: {problem.code}: {problem.detail}"
 
-    def _not_let_in(self, response: requests.Response) -> float:
+    def _not_let_in(self, response: requests.Response, problem: wire.Problem) -> float:
         """401 and 403 never cost data: take the server's time if ours is wrong, and keep trying."""
-        problem = wire.problem(response.content)
         server_ns = response.headers.get(wire.SERVER_TIME_HEADER, "")
-        if problem.code == "clock" and server_ns.isdigit():
+        if problem.code == "clock" and server_ns.isdecimal():
             self.state.clock_offset_ns = int(server_ns) - self._clock()
         return self._failed(f"{response.status_code} {problem.code}: {problem.detail}")
 

@@ -32,7 +32,7 @@ class VideoEncoder:
     """libx264, `zerolatency` (no picture is held back) and `fastdecode` (cheap to read in training)."""
 
     def __init__(self, *, width: int, height: int, gop_frames: int, crf: int, max_bit_rate: int) -> None:
-        if width % 2 or height % 2:
+        if width < 2 or height < 2 or width % 2 or height % 2:
             raise EncodeError(f"H.264 4:2:0 needs an even width and height, got {width}x{height}")
         self.width, self.height = width, height
         self._gop_frames = gop_frames

@@ -31,6 +31,7 @@ SERVER_TIME_HEADER = "Fleetfeed-Server-Time-Ns"
 AUDIENCE = "fleetfeed-ingest"
 TOKEN_LIFETIME_S = 120
 MAX_TOKEN_LIFETIME_S = 300
+UNKNOWN = "unknown"  # the code of an error answer that is not ours
 MAX_SEQ = 10**10 - 1
 MAX_TIME_NS = 2**63 - 1
 
@@ -93,7 +94,7 @@ def problem(body: bytes) -> Problem:
         fields = json.loads(body)
         return Problem(str(fields["code"]), str(fields["detail"]))
     except (ValueError, KeyError, TypeError):
-        return Problem("unknown", body[:200].decode(errors="replace"))
+        return Problem(UNKNOWN, body[:200].decode(errors="replace"))
 
 
 def check_robot(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from dataclasses import dataclass
@@ -104,9 +105,15 @@ class StreamWriter:
         self._order("close")
         self._thread.join(WAIT_S)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether its thread will touch the journal no more."""
+        return not self._thread.is_alive()
+
     def _order(self, what: Literal["flush", "cut", "close"]) -> None:
         order = _Order(what, threading.Event())
-        self._queue.put(order, timeout=WAIT_S)
+        with contextlib.suppress(queue.Full):
+            self._queue.put(order, timeout=WAIT_S)
         if not order.done.wait(WAIT_S):
             raise SpoolError(f"stream {self.log.stream} did not {what} within {WAIT_S:.0f} s")
         if self._error is not None:

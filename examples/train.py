@@ -1,6 +1,6 @@
 """Researcher: find, look, pin, and iterate windows in PyTorch; the run goes on where it stopped.
 
-    python examples/train.py --url s3://fleetfeed --out /tmp/run      (FLEETFEED_STORAGE_* say how to reach the bucket)
+python examples/train.py --url s3://fleetfeed --out /tmp/run      (FLEETFEED_STORAGE_* say how to reach the bucket)
 """
 
 import argparse
@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-from dataset_catalog import Catalog
-from dataset_catalog.windows import horizon
+from dataset_catalog import Catalog, horizon
 
 
 def main() -> None:

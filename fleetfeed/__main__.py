@@ -24,6 +24,8 @@ def _import(module: str, *, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in (*PACKAGES.values(), "fleetfeed"):
+            raise
         sentence = f'fleetfeed: {error.name} is not installed here: pip install "fleetfeed[{extra}]"'
         raise SystemExit(sentence) from error
 

@@ -12,18 +12,16 @@ from fleetfeed.ports import LOOPBACK, Ports
 
 BUCKET = "fleetfeed"
 REGION = "us-east-1"
-RAY_ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Makes Ray take 127.0.0.1 for this machine's address, where it would listen on all interfaces otherwise. A driver
-needs it too: Ray replaces a loopback address by the machine's own before it connects."""
 
 
 class Credentials(BaseModel):
-    """The S3 key of a run folder; made once, so that robots and notebooks survive a restart."""
+    """The S3 key and Ray's token of a run folder; made once, so that notebooks survive a restart."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     access_key_id: str
     secret_access_key: str = Field(repr=False)
+    ray_token: str = Field(repr=False)
 
 
 class Plan(BaseModel):
@@ -89,10 +87,24 @@ class StackInfo:
         """What a client process needs: the storage settings, and Ray's and its Jobs API's addresses."""
         return {
             **storage_environment(self.s3_url, self.credentials),
-            **RAY_ON_LOOPBACK,
+            **ray_environment(self.credentials),
             "RAY_ADDRESS": self.ray_address,
             "RAY_API_SERVER_ADDRESS": self.dashboard_url,
         }
+
+
+def ray_environment(credentials: Credentials) -> dict[str, str]:
+    """What servers and clients of this Ray must agree on.
+
+    The first makes Ray take 127.0.0.1 for this machine's address, where it would listen on all interfaces otherwise; a
+    driver without it replaces the loopback address by the machine's own and waits in vain. The token is asked for
+    because whoever reaches the Jobs API runs code (CVE-2023-48022), and on loopback that is every local user.
+    """
+    return {
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": credentials.ray_token,
+    }
 
 
 def storage_environment(s3_url: str, credentials: Credentials) -> dict[str, str]:

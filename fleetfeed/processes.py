@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import PurePath
 
 import psutil
@@ -27,6 +28,14 @@ def mark(stack_id: str) -> dict[str, str]:
 def marked(stack_id: str) -> list[psutil.Process]:
     """Every living process with the mark, save this one. A zombie has no environment, and counts as ended."""
     return [process for process in psutil.process_iter() if process.pid != os.getpid() and _has(process, stack_id)]
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs; a zombie does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def end_marked(stack_id: str, *, grace_s: float = 2.0, limit_s: float = 10.0) -> bool:
@@ -81,7 +90,5 @@ def _killed_all(stack_id: str) -> bool:
 
 
 def _signal(send: Callable[[], None]) -> None:
-    try:
+    with suppress(psutil.NoSuchProcess):
         send()
-    except psutil.NoSuchProcess:
-        pass

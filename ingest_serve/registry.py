@@ -10,6 +10,7 @@ rewrites one: the object stays, so that no repeated enrolment brings a revoked k
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -112,18 +113,17 @@ class KeyCache:
         self._lifetime_ns = int(lifetime_s * 1e9)
         self._keys: dict[tuple[str, str], tuple[int, Ed25519PublicKey]] = {}
 
-    def cached(self, robot: str, kid: str, *, now_ns: int) -> Ed25519PublicKey | None:
-        found = self._keys.get((robot, kid))
-        return found[1] if found and now_ns - found[0] < self._lifetime_ns else None
-
-    def look_up(self, robot: str, kid: str, *, now_ns: int) -> Ed25519PublicKey | None:
-        """Blocking. An unknown key is not remembered: it may be enrolled the next moment."""
-        key = self._registry.find_key(robot, kid)
+    async def find(self, robot: str, kid: str, *, now_ns: int) -> Ed25519PublicKey | None:
+        """The robot's key of this id. An unknown one is not remembered: it may be enrolled the next moment."""
+        looked_up_ns, key = self._keys.get((robot, kid), (0, None))
+        if key is not None and now_ns - looked_up_ns < self._lifetime_ns:
+            return key
+        key = await asyncio.to_thread(self._registry.find_key, robot, kid)
         self._keys.pop((robot, kid), None)
         if key is not None:
             self._keys[robot, kid] = (now_ns, key)
-            if len(self._keys) > MAX_CACHED_KEYS:
-                self._keys.pop(next(iter(self._keys)))
+        if len(self._keys) > MAX_CACHED_KEYS:
+            self._keys.pop(next(iter(self._keys)))  # the one looked up longest ago
         return key
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import jwt
@@ -20,7 +19,7 @@ async def check_robot_signature(request: Request, keys: KeyCache, *, robot: str,
     token = bearer_token(request)
     kid = token_key_id(token)
     _check_subject(token, robot)
-    key = keys.cached(robot, kid, now_ns=now_ns) or await asyncio.to_thread(keys.look_up, robot, kid, now_ns=now_ns)
+    key = await keys.find(robot, kid, now_ns=now_ns)
     if key is None:
         raise Refused("unknown_key", f"robot {robot!r} has no key {kid[:80]!r}")
     check_signature(request, key, robot=robot, digest=digest, now_ns=now_ns)

@@ -30,7 +30,9 @@ def find_backlog(store: RawStore, positions: Mapping[str, int], *, limit: int, t
     """`positions`: "robot/recording/stream" → last seq that is done."""
     streams = sorted(store.list_streams())
     with ThreadPoolExecutor(threads) as pool:
-        listed = pool.map(lambda name: store.list_after(*name, positions.get("/".join(name), -1)), streams)
+        listed = pool.map(
+            lambda name: store.list_after(name[0], name[1], name[2], positions.get("/".join(name), -1)), streams
+        )
         found = dict(zip(streams, listed, strict=True))
     return plan_backlog(found, positions, limit=limit)
 

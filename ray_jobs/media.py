@@ -72,9 +72,7 @@ class Track:
         """What the index says of the topic; an mp4 has none."""
         if not self.topic:
             return []
-        return [
-            {"name": self.topic, "encoding": "protobuf", "schema_name": VIDEO_SCHEMA, "count": len(self.packets)}
-        ]
+        return [{"name": self.topic, "encoding": "protobuf", "schema_name": VIDEO_SCHEMA, "count": len(self.packets)}]
 
     @cached_property
     def gops(self) -> tuple[Gop, ...]:

@@ -68,8 +68,6 @@ def begin(storage: Storage, chain: str, *, planned_on: Manifest | None, schemas:
     named = manifest.tables if manifest else {}
     fenced = {table: _restore(storage, chain, table, version) for table, version in named.items()}
     created = {t: _create_empty(storage, chain, t, schema) for t, schema in schemas.items() if t not in named}
-    if manifest:
-        _tag(storage, chain, manifest)
     return Base(storage, chain, manifest, fenced | created)
 
 
@@ -114,7 +112,7 @@ def commit(
     landed = {table: _append(base, table, part) for table, part in written.items() if part.rows}
     manifest = Manifest(base.next_n, {**named, **created, **landed}, dict(positions), now_ns, dict(facts or {}))
     versions.publish(base.storage, base.chain, manifest)
-    _tag(base.storage, base.chain, manifest)
+    tag(base.storage, base.chain, manifest)
     return manifest
 
 
@@ -164,12 +162,12 @@ def _create_empty(storage: Storage, chain: str, table: str, schema: pa.Schema) -
     return int(dataset.version)
 
 
-def _tag(storage: Storage, chain: str, manifest: Manifest) -> None:
-    """Give a dataset's version its Lance tag; also mends the tag of a run that died just after publishing."""
+def tag(storage: Storage, chain: str, manifest: Manifest) -> None:
+    """Give a dataset's version its Lance tag, if it has none yet: a run may have died just after publishing."""
     if not chain.startswith(f"{versions.DATASETS}/") or TAGGED_TABLE not in manifest.tables:
         return
     uri, version = versions.table_uri(storage, chain, TAGGED_TABLE), manifest.tables[TAGGED_TABLE]
     tags = lance.dataset(uri, version=version, storage_options=storage.lance_options()).tags
-    tag = f"v{manifest.n}"
-    if tag not in tags.list():
-        tags.create(tag, version)
+    name = f"v{manifest.n}"
+    if name not in tags.list():
+        tags.create(name, version)

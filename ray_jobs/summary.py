@@ -29,6 +29,10 @@ class Summary:
             notes=tuple(dict.fromkeys(self.notes + later.notes)),
         )
 
+    def timed(self, started: float) -> Summary:
+        """With the seconds since `started`, a reading of `time.monotonic`."""
+        return replace(self, seconds=round(time.monotonic() - started, 3))
+
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -40,7 +44,7 @@ def run_in_pieces(empty: Summary, piece: Callable[[], tuple[Summary, bool]]) -> 
     while more:
         done, more = piece()
         summary += done
-    return replace(summary, seconds=round(time.monotonic() - started, 3))
+    return summary.timed(started)
 
 
 def _sum(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:

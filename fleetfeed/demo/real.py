@@ -13,7 +13,7 @@ import pyarrow as pa
 from mcap.reader import make_reader
 from numpy.typing import NDArray
 
-from dataset_catalog import Catalog, Dataset
+from dataset_catalog import Catalog
 from edge.lerobot import LeRobotDataset
 from fleetfeed.demo import screen
 from fleetfeed.demo.fleet import DemoRobot
@@ -66,27 +66,25 @@ def run(settings: StackSettings, *, data: Path, keep: bool) -> None:
             run_jobs(info, SPEC, progress)
         with screen.step("Compare with the files"):
             catalog = Catalog(storage)
-            compared = [
-                one for name in halves for one in _compare(catalog.dataset(DATASET), source, name, halves[name])
-            ]
+            compared = [one for name in halves for one in _compare(catalog, source, name, halves[name])]
             bags = _compare_bags(catalog, data / "rosbag2")
     _report(compared, bags)
 
 
-def _compare(dataset: Dataset, source: LeRobotDataset, robot: str, episodes: list[int]) -> list[Compared]:
+def _compare(catalog: Catalog, source: LeRobotDataset, robot: str, episodes: list[int]) -> list[Compared]:
     """The robot's episodes in the order of time are those that it played."""
-    labels = dataset.select(robots=[robot]).episodes().sort_by("start_ns").to_pylist()
+    dataset = catalog.dataset(DATASET).select(robots=[robot])
+    labels = dataset.episodes().sort_by("start_ns").to_pylist()
     if len(labels) != len(episodes):
         raise DemoFailed(f"{robot} played {len(episodes)} episodes, the dataset has {len(labels)}")
-    gops = dataset.gops().select(["episode_id", "rendition", "frame_t_ns"]).to_pylist()
+    frames = catalog.sql(
+        f"SELECT episode_id, rendition, sum(len(frame_t_ns))::BIGINT AS frames FROM {DATASET}.gops GROUP BY ALL"
+    ).to_pylist()
     compared = []
     for number, label in zip(episodes, labels, strict=True):
         rows = source.rows(number)
         steps = dataset.select(episodes=[label["episode_id"]]).steps().sort_by("step")
-        count = Counter[str]()
-        for gop in gops:
-            if gop["episode_id"] == label["episode_id"]:
-                count[gop["rendition"]] += len(gop["frame_t_ns"])
+        counts = {one["frames"] for one in frames if one["episode_id"] == label["episode_id"]}
         expected_ns = label["start_ns"] + np.rint(np.array(rows["frame_index"]) * (1e9 / source.fps)).astype(np.int64)
         differ = sum(
             _differing(steps[column], rows[feature])
@@ -94,8 +92,10 @@ def _compare(dataset: Dataset, source: LeRobotDataset, robot: str, episodes: lis
         )
         times = steps["t_ns"].to_numpy()
         error_ns = int(np.abs(times - expected_ns).max()) if len(times) == len(expected_ns) else 2**62
-        frames = min(count.values()) if len(set(count.values())) == 1 else -1
-        compared.append(Compared(number, robot, len(rows["frame_index"]), len(steps), frames, differ, error_ns))
+        in_every_rendition = counts.pop() if len(counts) == 1 else -1
+        compared.append(
+            Compared(number, robot, len(rows["frame_index"]), len(steps), in_every_rendition, differ, error_ns)
+        )
     return compared
 
 

@@ -144,7 +144,7 @@ def _train(info: StackInfo, dataset: Dataset, out: Path) -> dict[str, Any]:
     killed_at, epoch = killed[-1]["batch"], killed[-1]["epoch_batches"]
     say = screen.console.print
     say(
-        f"  killed at batch {killed_at} ({killed_at % epoch} of {epoch} into its epoch), last checkpoint at {before['batch'] - 1}"
+        f"  killed after batch {killed_at} ({killed_at % epoch} of {epoch} of its epoch), checkpoint at {before['batch'] - 1}"
     )
     say(f"  next batch ({before['batch']}) has the same {len(before['sample_ids'])} sample ids in both runs: {same}")
     say(f"  {result['windows_per_s']:.0f} windows/s; training waited for data {result['wait_share']:.0%} of the time")

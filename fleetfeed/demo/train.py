@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dataset_catalog import Catalog, Dataset
-from dataset_catalog.windows import Windows, horizon
+from dataset_catalog import Catalog, Dataset, horizon
+from dataset_catalog.windows import Windows
 
 CAMERA = "head_camera"
 IMAGE = (64, 64)
@@ -47,7 +47,7 @@ class Policy(nn.Module):
         velocity = (batch["velocity"][:, -1] - self.velocity_mean) / self.velocity_std
         seen = self.look(batch[CAMERA][:, -1].float() / 255 - 0.5)
         decided: Tensor = self.decide(torch.cat([state, velocity, seen], dim=1))
-        return decided.unflatten(1, self.shape)
+        return decided.reshape(-1, *self.shape)
 
     def loss(self, batch: dict[str, Any]) -> Tensor:
         return self._error(self(batch), batch)
@@ -59,7 +59,8 @@ class Policy(nn.Module):
     def _error(self, predicted: Tensor, batch: dict[str, Any]) -> Tensor:
         wanted = (batch["action"] - self.action_mean) / self.action_std
         inside = (~batch["action_is_pad"]).unsqueeze(-1).expand_as(wanted)
-        return ((predicted - wanted) ** 2)[inside].mean()
+        error: Tensor = ((predicted - wanted) ** 2)[inside].mean()
+        return error
 
 
 def windows_of(dataset: Dataset) -> Windows:

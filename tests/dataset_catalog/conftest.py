@@ -61,7 +61,7 @@ class Lake:
 
 @pytest.fixture(scope="session")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
-    """Two robots, five episodes, dataset `pick` with versions 1 (three episodes) and 2 (all), telemetry of two topics."""
+    """Two robots, five episodes, dataset `pick` in versions 1 (three episodes) and 2 (all), two topics."""
     storage = Storage.open(str(tmp_path_factory.mktemp("lake")))
     episodes = [
         make_episode("e0", "h1", "pour water", True, frames=40, skip=0, seed=0),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dataset_catalog.errors import DecodeError
-from dataset_catalog.video import decode_gop, to_planes, to_rgb
+from dataset_catalog.video import decode_gop, split_planes, to_rgb
 
 GRAYS = list(range(20, 200, 12))
 
@@ -89,4 +89,6 @@ def test_rgb_is_height_width_channels_at_the_size_asked_for() -> None:
 
 def test_planes_are_the_same_pixels_channel_first() -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    assert (to_planes(rgb) == rgb.transpose(2, 0, 1)).all()
+    planes = np.zeros((3, 6, 8), np.uint8)
+    split_planes(rgb, planes)
+    assert (planes == rgb.transpose(2, 0, 1)).all()

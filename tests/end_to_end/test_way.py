@@ -7,16 +7,15 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from fleetfeed.stack import StackInfo
 
-from dataset_catalog import Catalog, Dataset
-from dataset_catalog.windows import horizon
+from dataset_catalog import Catalog, Dataset, horizon
 from edge.spool import Spool
 from fleetfeed.demo import account
 from fleetfeed.demo.fleet import DemoRobot
 from fleetfeed.demo.robot import CAMERA
 from fleetfeed.demo.tour import DATASET, SPEC
 from fleetfeed.demo.work import let_in, run_job, storage_of
+from fleetfeed.stack import StackInfo
 from ingest_serve.raw_store import RawStore
 
 pytestmark = pytest.mark.stack

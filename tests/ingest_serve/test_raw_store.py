@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,3 +165,9 @@ def test_a_store_travels_to_a_worker(store: RawStore) -> None:
 def test_a_folder_cannot_hold_raw_segments(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="s3://"):
         RawStore.open(Storage.open(str(tmp_path)))
+
+
+def test_jobs_need_neither_ray_nor_fastapi_to_read() -> None:
+    look = "import sys, ingest_serve.raw_store; print({'ray', 'fastapi', 'starlette'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

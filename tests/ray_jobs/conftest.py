@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import itertools
+import json
 import os
 import shutil
 import socket
@@ -11,14 +14,24 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import ray
 
 from dataset_catalog.settings import StorageSettings
 from dataset_catalog.storage import Storage
+from edge.segment import Message, Topic, build
+from edge.topics import video_message, video_topic
+from edge.video import Packet, VideoEncoder
+from edge.wire import MCAP_TYPE, Kind, SegmentId
+from ingest_serve.raw_store import RawObject, RawStore, Stored
+from ray_jobs.cluster import connect
+from ray_jobs.settings import JobsSettings
 
 _WEED_PORTS = (
     "master.port",
@@ -79,11 +92,10 @@ def _wait_until_answers(url: str, *, limit_s: float) -> None:
     deadline = time.monotonic() + limit_s
     while True:
         try:
-            urllib.request.urlopen(url, timeout=2).close()
-            return
+            return urllib.request.urlopen(url, timeout=2).close()
         except urllib.error.HTTPError as error:
             if error.code == 403:
-                return
+                return None
         except OSError:
             pass
         if time.monotonic() > deadline:
@@ -101,12 +113,96 @@ def s3_lake(s3_endpoint: str) -> Storage:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Any]:
-    """One local Ray for all tests that run a job."""
-    from ray_jobs.cluster import connected
+def jobs() -> Iterator[JobsSettings]:
+    """Settings for jobs, and one local Ray that all of them share."""
+    settings = JobsSettings(segments_per_task=4, episodes_per_task=2, local_cpus=2)
+    connect(settings)
+    yield settings
+    ray.shutdown()
 
-    with connected():
-        yield
+
+@pytest.fixture
+def robot(s3_lake: Storage) -> Robot:
+    """Puts segments into the lake as ingest would."""
+    return Robot(s3_lake)
+
+
+@dataclass
+class Robot:
+    """One recording of one robot, stored segment by segment."""
+
+    storage: Storage
+    name: str = "robo-1"
+    recording: str = "01JAAAAAAAAAAAAAAAAAAAAAAA"
+    last_seq: dict[str, int] = field(default_factory=dict)
+
+    def store(
+        self,
+        stream: str,
+        body: bytes,
+        *,
+        seq: int | None = None,
+        kind: Kind | None = None,
+        content_type: str = MCAP_TYPE,
+        start_ns: int = 0,
+        end_ns: int = 1,
+    ) -> SegmentId:
+        """The next segment of a stream, or `seq`."""
+        seq = self.last_seq.get(stream, -1) + 1 if seq is None else seq
+        self.last_seq[stream] = max(seq, self.last_seq.get(stream, -1))
+        segment = SegmentId(self.name, self.recording, stream, seq)
+        kind = kind or ("video" if "camera" in stream else "telemetry")
+        digest = hashlib.sha256(body).hexdigest()
+        raw = RawObject(segment, kind, content_type, len(body), digest, start_ns, end_ns, None, "test", 1)
+        assert isinstance(asyncio.run(RawStore.open(self.storage).put_once(raw, body)), Stored)
+        return segment
+
+    @staticmethod
+    def telemetry(*messages: tuple[str, int, Any]) -> bytes:
+        return telemetry(*messages)
+
+    def log(self, *messages: tuple[str, int, Any]) -> SegmentId:
+        """One telemetry segment of (topic, t_ns, JSON value)."""
+        return self.store("telemetry", telemetry(*messages))
+
+    def film(self, start_ns: int, frames: int, *, stream: str = "head_camera", drop: Iterable[int] = ()) -> SegmentId:
+        """One video segment of 20 pictures a second, without the frames `drop`."""
+        return self.store(stream, video(stream, pictures(start_ns, frames), drop=drop))
+
+    def close(self, t_ns: int) -> SegmentId:
+        return self.store("_agent", self.last_word(t_ns))
+
+    def last_word(self, t_ns: int) -> bytes:
+        last = {**self.last_seq, "_agent": self.last_seq.get("_agent", -1) + 1}
+        return telemetry(("/recording/closed", t_ns, {"last_seq": last}))
+
+
+def pictures(start_ns: int, frames: int, *, gop: int = 10) -> list[Packet]:
+    """Gray pictures of 64x48, each brighter than the last, encoded as robots do."""
+    encoder = VideoEncoder(width=64, height=48, gop_frames=gop, crf=20, max_bit_rate=4_000_000)
+    grays = (np.full((48, 64, 3), 40 + number % 160, np.uint8) for number in range(frames))
+    times = (start_ns + number * 50_000_000 for number in range(frames))
+    return [encoder.encode(t, gray, color="rgb", keyframe=False) for t, gray in zip(times, grays, strict=True)]
+
+
+def video(stream: str, packets: list[Packet], *, drop: Iterable[int] = ()) -> bytes:
+    topic, dropped = video_topic(stream), set(drop)
+    built = build(
+        Message(topic, packet.t_ns, number, video_message(packet.t_ns, packet.data, stream=stream))
+        for number, packet in enumerate(packets)
+        if number not in dropped
+    )
+    assert built
+    return built[1]
+
+
+def telemetry(*messages: tuple[str, int, Any]) -> bytes:
+    built = build(
+        Message(Topic(topic, "json"), t_ns, number, value if isinstance(value, bytes) else json.dumps(value).encode())
+        for number, (topic, t_ns, value) in enumerate(messages)
+    )
+    assert built
+    return built[1]
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,109 @@
+"""Steps of one episode from its clock, series and frames. Pure array code on `dataset_catalog.sampling`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dataset_catalog.sampling import Sampled, nearest_index, sample
+from ray_jobs.align_spec import AlignSpec
+from ray_jobs.episodes import Episode
+from ray_jobs.series import Series
+
+Times = NDArray[np.int64]
+
+
+@dataclass
+class Frames:
+    """Frames of one camera and rendition as they are written: their times, ascending, and where each is stored."""
+
+    rendition: str
+    gops: int = 0
+    times: list[int] = field(default_factory=list)
+    gop: list[int] = field(default_factory=list)
+    k: list[int] = field(default_factory=list)
+
+    def add_gop(self, frame_t_ns: list[int]) -> int:
+        """The number of the GOP that holds these frames."""
+        number, self.gops = self.gops, self.gops + 1
+        self.times += frame_t_ns
+        self.gop += [number] * len(frame_t_ns)
+        self.k += range(len(frame_t_ns))
+        return number
+
+    @property
+    def t_ns(self) -> Times:
+        return np.array(self.times, np.int64)
+
+
+def step_times(episode: Episode, spec: AlignSpec, frames: Mapping[str, Frames]) -> Times:
+    """The ticks of the reference clock in `[start_ns, end_ns)`."""
+    if spec.reference is not None:
+        times = frames[spec.reference].t_ns
+        return times[(times >= episode.start_ns) & (times < episode.end_ns)]
+    return rate_times(episode.start_ns, episode.end_ns, rate_hz=spec.rate_hz or 1)
+
+
+def rate_times(start_ns: int, end_ns: int, *, rate_hz: float) -> Times:
+    """start_ns + i / rate_hz, each rounded on its own, so that no error adds up."""
+    numerator, denominator = float(rate_hz).as_integer_ratio()
+    period = denominator * 1_000_000_000
+    count = -((start_ns - end_ns) * numerator // period)
+    times = [start_ns + (2 * i * period + numerator) // (2 * numerator) for i in range(count)]
+    return np.array([t_ns for t_ns in times if t_ns < end_ns], np.int64)
+
+
+def steps_batch(
+    episode: Episode, spec: AlignSpec, series: Mapping[str, Series], frames: Mapping[str, Frames]
+) -> pa.RecordBatch:
+    """The episode's rows of `steps`; what is out of tolerance is null."""
+    at = step_times(episode, spec, frames)
+    columns: dict[str, Any] = {
+        "robot_id": pa.array([episode.robot_id] * len(at)),
+        "recording_id": pa.array([episode.recording_id] * len(at)),
+        "episode_id": pa.array([episode.episode_id] * len(at)),
+        "step": pa.array(np.arange(len(at))),
+        "t_ns": pa.array(at),
+    }
+    for name, column in spec.columns.items():
+        found = series[name]
+        taken = sample(column.policy, found.t_ns, found.values, at, tolerance_ns=column.tolerance_ns)
+        columns |= _column_arrays(name, taken)
+    for name, camera in spec.cameras.items():
+        columns |= _camera_arrays(name, frames[name], at, camera.tolerance_ns)
+    schema = spec.steps_schema
+    return pa.RecordBatch.from_arrays([columns[f.name].cast(f.type) for f in schema], schema=schema)
+
+
+def series_batch(schema: pa.Schema, episode: Episode, series: Mapping[str, Series]) -> pa.RecordBatch:
+    """The episode's rows of `series`, by column and time."""
+    parts = [(name, series[name]) for name in sorted(series)]
+    values = [vector for _, one in parts for vector in one.values]
+    t_ns = np.concatenate([one.t_ns for _, one in parts]) if parts else np.zeros(0, np.int64)
+    names = [name for name, one in parts for _ in range(len(one.t_ns))]
+    arrays = [pa.array([episode.episode_id] * len(t_ns)), pa.array(names, pa.string()), pa.array(t_ns)]
+    return pa.RecordBatch.from_arrays([*arrays, pa.array(values, pa.list_(pa.float32()))], schema=schema)
+
+
+def _column_arrays(name: str, taken: Sampled) -> dict[str, Any]:
+    mask = pa.array(~taken.valid)
+    values = pa.FixedSizeListArray.from_arrays(pa.array(taken.values.ravel()), taken.values.shape[1], mask=mask)
+    return {name: values, f"{name}_age_ns": pa.array(taken.age_ns, mask=~taken.valid)}
+
+
+def _camera_arrays(name: str, frames: Frames, at: Times, tolerance_ns: int) -> dict[str, Any]:
+    times = frames.t_ns
+    index = nearest_index(times, at) if len(times) else np.zeros(len(at), np.int64)
+    age = at - times[index] if len(times) else np.full(len(at), tolerance_ns + 1)
+    mask = np.abs(age) > tolerance_ns
+    gop, k = (np.array(one, np.int32)[index] if len(times) else index for one in (frames.gop, frames.k))
+    return {
+        f"{name}_gop": pa.array(gop, pa.int32(), mask=mask),
+        f"{name}_k": pa.array(k, pa.int32(), mask=mask),
+        f"{name}_age_ns": pa.array(age, pa.int64(), mask=mask),
+    }

@@ -1,0 +1,154 @@
+"""What one task of align_frames does: the rows of its episodes for all four tables, written as fragments."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from dataset_catalog import versions
+from dataset_catalog.schema import EPISODES, GOPS, SERIES
+from dataset_catalog.storage import Storage
+from edge.segment import read_messages
+from ingest_serve.raw_store import RawStore
+from ray_jobs import publish
+from ray_jobs.align import Frames, series_batch, steps_batch
+from ray_jobs.align_spec import AlignSpec
+from ray_jobs.cluster import Item, Part
+from ray_jobs.episodes import Episode
+from ray_jobs.errors import JobError, MessageError, SpecError
+from ray_jobs.gop_rows import camera_batches, check_order
+from ray_jobs.media import Track, read_track
+from ray_jobs.messages import decoder
+from ray_jobs.rendition import Fidelity
+from ray_jobs.segments_table import Row, segment_of
+from ray_jobs.series import Series, to_series
+
+
+class EpisodeReader:
+    """Reads the raw segments of one episode and keeps none of them."""
+
+    def __init__(self, storage: Storage, spec: AlignSpec, item: Item) -> None:
+        self._store = RawStore.open(storage)
+        self._spec = spec
+        self.episode = Episode(**item["episode"])
+        self._segments: list[Row] = item["segments"]
+
+    def video(self, camera: str) -> list[Row]:
+        return [row for row in self._segments if row["stream"] == camera]
+
+    @property
+    def sources(self) -> list[dict[str, str]]:
+        return [{"key": row["key"], "sha256": row["sha256"]} for row in self._segments]
+
+    def read_track(self, row: Mapping[str, Any]) -> Track:
+        raw, body = self._store.read(segment_of(dict(row)))
+        if raw.sha256 != row["sha256"]:
+            raise JobError(f"{raw.key} has sha-256 {raw.sha256} now, it was indexed with {row['sha256']}")
+        return read_track(body, content_type=raw.content_type, start_ns=raw.start_ns)
+
+    def check(self) -> None:
+        """`SpecError` where the episode cannot be a part of this dataset."""
+        if self._spec.reference is not None and not self.video(self._spec.reference):
+            raise SpecError(f"no picture of the reference camera {self._spec.reference}")
+        for camera in self._spec.cameras:
+            check_order(camera, self.video(camera))
+
+    def series(self) -> dict[str, Series]:
+        """Every column's series in the episode, extended by its tolerance on both sides."""
+        messages = self._messages()
+        start_ns, end_ns = self.episode.start_ns, self.episode.end_ns
+        return {
+            name: to_series(name, column, messages.get(column.topic, [])).within(
+                start_ns - column.tolerance_ns, end_ns + column.tolerance_ns
+            )
+            for name, column in self._spec.columns.items()
+        }
+
+    def _messages(self) -> dict[str, list[tuple[int, Any]]]:
+        """Topic → (time, decoded message); messages that cannot be decoded are no readings."""
+        found: dict[str, list[tuple[int, Any]]] = {}
+        for row in self._segments:
+            if row["stream"] in self._spec.cameras:
+                continue
+            for message in read_messages(io.BytesIO(self._store.get(segment_of(row)))):
+                if message.topic.name in self._spec.topics:
+                    try:
+                        value = decoder(message.topic)(message.data)
+                    except MessageError:
+                        continue
+                    found.setdefault(message.topic.name, []).append((message.t_ns, value))
+        return found
+
+
+def align_batch(storage: Storage, spec: AlignSpec, items: Sequence[Item]) -> Part:
+    """Align each episode. One that does not fit the spec is left out of all tables and named with its reason."""
+    readers: list[tuple[EpisodeReader, dict[str, Series]]] = []
+    skipped: dict[str, str] = {}
+    for item in items:
+        reader = EpisodeReader(storage, spec, item)
+        try:
+            reader.check()
+            readers.append((reader, reader.series()))
+        except SpecError as error:
+            skipped[reader.episode.episode_id] = str(error)
+    chain = f"{versions.DATASETS}/{spec.name}"
+    frames: dict[str, dict[str, Frames]] = {}
+    fidelity = Fidelity()
+    batches = _gop_batches(spec, [reader for reader, _ in readers], frames, fidelity)
+    written = {"gops": publish.write(storage, chain, "gops", GOPS, batches)}
+    series = [series_batch(SERIES, reader.episode, found) for reader, found in readers]
+    steps = [steps_batch(reader.episode, spec, found, frames[reader.episode.episode_id]) for reader, found in readers]
+    rows = [
+        _episode_row(spec, reader, found, frames[reader.episode.episode_id], batch.num_rows)
+        for (reader, found), batch in zip(readers, steps, strict=True)
+    ]
+    episodes = [pa.RecordBatch.from_pylist(rows, schema=EPISODES)] if rows else []
+    for table, schema, found in (
+        ("series", SERIES, series),
+        ("steps", spec.steps_schema, steps),
+        ("episodes", EPISODES, episodes),
+    ):
+        written[table] = publish.write(storage, chain, table, schema, found)
+    return Part(written, {"skipped": skipped, "fidelity": asdict(fidelity)})
+
+
+def _gop_batches(
+    spec: AlignSpec, readers: Sequence[EpisodeReader], frames: dict[str, dict[str, Frames]], fidelity: Fidelity
+) -> Iterator[pa.RecordBatch]:
+    for reader in readers:
+        found = frames.setdefault(reader.episode.episode_id, {})
+        for name, camera in spec.cameras.items():
+            yield from camera_batches(
+                reader.episode,
+                name,
+                reader.video(name),
+                read=reader.read_track,
+                tolerance_ns=camera.tolerance_ns,
+                found=found,
+                fidelity=fidelity,
+            )
+
+
+def _episode_row(
+    spec: AlignSpec, reader: EpisodeReader, series: Mapping[str, Series], frames: Mapping[str, Frames], steps: int
+) -> dict[str, Any]:
+    columns: dict[str, Any] = {
+        name: {
+            "size": column.size,
+            "names": series[name].names,
+            "policy": column.policy,
+            "tolerance_ns": column.tolerance_ns,
+            "topic": column.topic,
+            "field": column.field,
+        }
+        for name, column in spec.columns.items()
+    }
+    for name, camera in spec.cameras.items():
+        rendition = frames[name].rendition if frames[name].times else None
+        columns[name] = {"camera": True, "tolerance_ns": camera.tolerance_ns, "rendition": rendition}
+    return {**asdict(reader.episode), "steps": steps, "columns": json.dumps(columns), "sources": reader.sources}

@@ -1,0 +1,134 @@
+"""Which episodes a recording holds, and whether all of one has arrived. Pure; rows are those of lake/segments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+EPISODE_TOPIC = "/episode"
+CLOSED_TOPIC = "/recording/closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One message of `/episode`; its time is the boundary."""
+
+    t_ns: int
+    episode_id: str
+    event: str  # start | end
+    task: str
+    success: bool | None
+    notes: str | None
+
+    @classmethod
+    def parse(cls, t_ns: int, message: Any) -> Label | None:
+        """None for a message that is no label."""
+        fields = message if isinstance(message, dict) else {}
+        identity, event, success, notes = (fields.get(name) for name in ("episode_id", "event", "success", "notes"))
+        if not isinstance(identity, str) or not identity or event not in ("start", "end"):
+            return None
+        return cls(
+            t_ns,
+            identity,
+            event,
+            task=str(fields.get("task") or ""),
+            success=success if isinstance(success, bool) else None,
+            notes=notes if isinstance(notes, str) else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """A labelled range of a recording, or a whole recording without labels (then its id is the recording's)."""
+
+    episode_id: str
+    robot_id: str
+    recording_id: str
+    task: str
+    success: bool | None
+    notes: str | None
+    start_ns: int
+    end_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What has been indexed of a recording. `last_seq`: stream → last seq as its closing word says, or None."""
+
+    robot_id: str
+    recording_id: str
+    rows: Sequence[Mapping[str, Any]]
+    labels: Sequence[Label] = ()
+    last_seq: Mapping[str, int] | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Closed, and every stream indexed up to its last segment. Rows of a stream have no hole."""
+        if self.last_seq is None:
+            return False
+        reached = {row["stream"]: row["seq"] for row in sorted(self.rows, key=lambda row: row["seq"])}
+        return all(reached.get(stream, -1) >= last for stream, last in self.last_seq.items())
+
+    @property
+    def until_ns(self) -> dict[str, int]:
+        """Data stream → the end of what is indexed of it. Streams with an underscore are the agent's own."""
+        found: dict[str, int] = {}
+        for row in self.rows:
+            if not row["stream"].startswith("_") and row["end_ns"] is not None:
+                found[row["stream"]] = max(row["end_ns"], found.get(row["stream"], 0))
+        return found
+
+
+def episodes_of(recording: Recording) -> list[Episode]:
+    """The recording's episodes whose both ends are known, in order of time.
+
+    An episode that was started and never ended ends where the next one starts, or with the complete recording.
+    """
+    complete = recording.is_complete
+    until_ns = max(recording.until_ns.values(), default=0)
+    if not recording.labels:
+        return [_whole(recording, until_ns)] if complete and until_ns else []
+    labels = sorted(recording.labels, key=lambda label: label.t_ns)
+    starts = {label.episode_id: label for label in reversed(labels) if label.event == "start"}
+    ends = {label.episode_id: label for label in labels if label.event == "end"}
+    found = []
+    for start in sorted(starts.values(), key=lambda label: label.t_ns):
+        following = (other.t_ns for other in starts.values() if other.t_ns > start.t_ns)
+        end_ns = min(following, default=until_ns if complete else None)
+        end = ends.get(start.episode_id) or (None if end_ns is None else replace(start, t_ns=end_ns))
+        if end and start.t_ns < end.t_ns:
+            found.append(_labelled(recording, start, end))
+    return found
+
+
+def is_ready(episode: Episode, recording: Recording, *, cameras: Sequence[str], reach_ns: int) -> bool:
+    """Whether nothing can arrive any more that belongs to the episode or lies within `reach_ns` of it."""
+    if recording.is_complete:
+        return True
+    until_ns = recording.until_ns
+    known = all(camera in until_ns for camera in cameras)
+    return known and all(end_ns >= episode.end_ns + reach_ns for end_ns in until_ns.values())
+
+
+def overlaps(row: Mapping[str, Any], start_ns: int, end_ns: int) -> bool:
+    return bool(row["start_ns"] < end_ns and row["end_ns"] > start_ns)
+
+
+def _whole(recording: Recording, until_ns: int) -> Episode:
+    rows = [row for row in recording.rows if row["stream"] in recording.until_ns and row["start_ns"] is not None]
+    name = (recording.recording_id, recording.robot_id, recording.recording_id)
+    return Episode(*name, "", None, None, min(row["start_ns"] for row in rows), until_ns)
+
+
+def _labelled(recording: Recording, start: Label, end: Label) -> Episode:
+    return Episode(
+        start.episode_id,
+        recording.robot_id,
+        recording.recording_id,
+        task=end.task or start.task,
+        success=end.success,
+        notes=end.notes or start.notes,
+        start_ns=start.t_ns,
+        end_ns=end.t_ns,
+    )

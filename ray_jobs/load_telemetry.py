@@ -1,0 +1,123 @@
+"""The job load_telemetry: the telemetry segments that lake/segments lists → one table a topic, at the native rate."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from dataset_catalog import versions
+from dataset_catalog.storage import Storage
+from dataset_catalog.tables import open_table
+from dataset_catalog.versions import Manifest
+from edge.wire import SegmentId
+from ingest_serve.raw_store import RawStore
+from ray_jobs import publish, telemetry
+from ray_jobs.cluster import Item, Part, Progress, fan_out, no_progress
+from ray_jobs.errors import RowsLost
+from ray_jobs.flatten import table_name
+from ray_jobs.publish import Written
+from ray_jobs.segments_table import Row, first_versions, rows_after, segment_of
+from ray_jobs.settings import JobsSettings
+from ray_jobs.summary import Summary, run_in_pieces
+
+NAME = "load_telemetry"
+CHAIN = versions.TELEMETRY
+POSITION = "segments"  # the version of lake/segments that has been consumed
+_NOTHING = Summary(NAME, CHAIN, counts={"segments": 0, "messages": 0, "undecoded": 0})
+_WANTED = "state = 'ok' AND kind = 'telemetry'"
+
+
+def run(storage: Storage, settings: JobsSettings, *, progress: Progress = no_progress) -> Summary:
+    """Load what was indexed since the newest version; publishes nothing where nothing was."""
+    return run_in_pieces(_NOTHING, partial(_run_piece, storage, settings, progress))
+
+
+def _run_piece(storage: Storage, settings: JobsSettings, progress: Progress) -> tuple[Summary, bool]:
+    indexed = versions.newest(storage, versions.SEGMENTS)
+    manifest = versions.newest(storage, CHAIN)
+    position = manifest.positions[POSITION] if manifest else 0
+    rows = rows_after(storage, indexed, position, where=_WANTED) if indexed else []
+    if not rows:
+        return _NOTHING, False
+    chosen, reached = first_versions(rows, settings.segments_per_commit)
+    schemas = _table_schemas(storage, manifest, chosen)
+    base = publish.begin(storage, CHAIN, planned_on=manifest, schemas=schemas)
+    parts = fan_out(
+        [asdict(segment_of(row)) for row in chosen],
+        partial(load_batch, storage, schemas),
+        per_task=settings.segments_per_task,
+        settings=settings,
+        progress=progress,
+    )
+    written = _joined(parts)
+    _check(chosen, written)
+    published = publish.commit(base, written, positions={POSITION: reached}, now_ns=time.time_ns())
+    return _summary(published, len(chosen), parts, written), len(chosen) < len(rows)
+
+
+def _table_schemas(storage: Storage, manifest: Manifest | None, rows: Sequence[Row]) -> dict[str, pa.Schema]:
+    """Table → schema for every topic of these segments; a new topic's from the first of them that holds it."""
+    schemas = _known_schemas(storage, manifest, rows)
+    store = RawStore.open(storage)
+    for row in rows:
+        new = {topic["name"] for topic in row["topics"] if table_name(topic["name"]) not in schemas}
+        messages = telemetry.by_topic(store.get(segment_of(row))) if new else {}
+        schemas |= {table_name(topic): telemetry.infer_schema(messages[topic]) for topic in sorted(new)}
+    return schemas
+
+
+def _known_schemas(storage: Storage, manifest: Manifest | None, rows: Sequence[Row]) -> dict[str, pa.Schema]:
+    if manifest is None:
+        return {}
+    wanted = {table_name(topic["name"]) for row in rows for topic in row["topics"]}
+    return {
+        table: open_table(storage, CHAIN, manifest, table).schema for table in sorted(wanted & set(manifest.tables))
+    }
+
+
+def load_batch(storage: Storage, schemas: Mapping[str, pa.Schema], items: Sequence[Item]) -> Part:
+    """What one task does: read each segment, decode its messages, write each table's rows as fragments."""
+    store = RawStore.open(storage)
+    batches: dict[str, list[pa.RecordBatch]] = {}
+    undecoded: Counter[str] = Counter()
+    for item in items:
+        segment = SegmentId(**item)
+        loaded = telemetry.load(segment, store.get(segment), schemas)
+        undecoded += loaded.undecoded
+        for table, batch in loaded.batches.items():
+            batches.setdefault(table, []).append(batch)
+    written = {table: publish.write(storage, CHAIN, table, schemas[table], found) for table, found in batches.items()}
+    return Part(written, {"undecoded": dict(undecoded)})
+
+
+def _joined(parts: Sequence[Part]) -> dict[str, Written]:
+    tables = sorted({table for part in parts for table in part.written})
+    return {table: Written.join(part.written[table] for part in parts if table in part.written) for table in tables}
+
+
+def _check(rows: Sequence[Row], written: Mapping[str, Written]) -> None:
+    """Every message that the index counted is a row now."""
+    expected: Counter[str] = Counter()
+    for row in rows:
+        for topic in row["topics"]:
+            expected[table_name(topic["name"])] += topic["count"]
+    found = {table: part.rows for table, part in written.items()}
+    if found != dict(expected):
+        wrong = sorted(table for table in {*found, *expected} if found.get(table, 0) != expected[table])
+        raise RowsLost(f"the index counts other messages than were loaded, in {', '.join(wrong)}")
+
+
+def _summary(published: Manifest, segments: int, parts: Sequence[Part], written: Mapping[str, Written]) -> Summary:
+    rows = {table: part.rows for table, part in written.items()}
+    undecoded: Counter[str] = Counter()
+    for part in parts:
+        undecoded.update(part.report["undecoded"])
+    counts: dict[str, Any] = {"segments": segments, "messages": sum(rows.values()), "undecoded": undecoded.total()}
+    notes = tuple(f"{count} messages of {topic} could not be decoded" for topic, count in sorted(undecoded.items()))
+    return Summary(NAME, CHAIN, versions=(published.n,), counts=counts, rows=rows, notes=notes)

@@ -1,0 +1,80 @@
+"""From decoded messages to a column's series: its vectors at their native rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ray_jobs.align_spec import Column
+from ray_jobs.errors import SpecError
+
+_OBJECT_VECTORS = (("w", "x", "y", "z"), ("x", "y", "z"))
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """`t_ns` (n,) int64 ascending, `values` (n, size) float32. `names` of the elements, or None."""
+
+    t_ns: NDArray[np.int64]
+    values: NDArray[np.float32]
+    names: tuple[str, ...] | None
+
+    def within(self, start_ns: int, end_ns: int) -> Series:
+        a, b = np.searchsorted(self.t_ns, [start_ns, end_ns])
+        return Series(self.t_ns[a:b], self.values[a:b], self.names)
+
+
+def to_series(name: str, column: Column, messages: Sequence[tuple[int, Any]]) -> Series:
+    """The column's series from its topic's messages (time, decoded), in any order.
+
+    A message without the field, or with a null in it, is no reading. Raises `SpecError` where no message at all has the
+    field, where vectors have another size, and where the names of the elements change.
+    """
+    readings = [(t_ns, vector) for t_ns, message in messages if (vector := vector_at(message, column.field))]
+    if messages and not readings:
+        fields = sorted(messages[0][1]) if isinstance(messages[0][1], dict) else type(messages[0][1]).__name__
+        raise SpecError(f"column {name}: no message of {column.topic} has numbers at {column.field!r}, but {fields}")
+    for _, vector in readings:
+        if len(vector) != column.size:
+            raise SpecError(
+                f"column {name}: {column.topic} {column.field} has {len(vector)} numbers, not {column.size}"
+            )
+    t_ns = np.array([t_ns for t_ns, _ in readings], np.int64)
+    values = np.array([vector for _, vector in readings], np.float32).reshape(-1, column.size)
+    order = np.argsort(t_ns, kind="stable")
+    return Series(t_ns[order], values[order], _names(name, column, messages))
+
+
+def vector_at(message: Any, field: str) -> list[float] | None:
+    """The numbers at a path of a message; None if there are none, or not all are there."""
+    value = _at(message, field)
+    if isinstance(value, Mapping):
+        value = next(([value[key] for key in keys] for keys in _OBJECT_VECTORS if set(keys) == set(value)), None)
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    numbers = value if isinstance(value, list) else [value]
+    if not numbers or not all(isinstance(number, int | float) for number in numbers):
+        return None
+    return numbers
+
+
+def _at(message: Any, field: str) -> Any:
+    for part in field.split("."):
+        message = message.get(part) if isinstance(message, Mapping) else None
+    return message
+
+
+def _names(name: str, column: Column, messages: Sequence[tuple[int, Any]]) -> tuple[str, ...] | None:
+    if not isinstance(column.names, str):
+        return column.names
+    found = {tuple(map(str, names)) for _, message in messages if (names := _at(message, column.names))}
+    if len(found) > 1:
+        raise SpecError(f"column {name}: the names at {column.topic} {column.names} change within the episode")
+    names = found.pop() if found else None
+    if names and len(names) != column.size:
+        raise SpecError(f"column {name}: {column.topic} {column.names} has {len(names)} names, not {column.size}")
+    return names

@@ -1,0 +1,219 @@
+"""The loader gives the order's samples, each once, on any number of ranks, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dataset_catalog.errors import DecodeError, ResumeError, WindowError
+from dataset_catalog.loader import Loader, LoaderOptions
+from dataset_catalog.spec import horizon
+from dataset_catalog.windows import Windows
+
+
+@pytest.fixture(scope="module")
+def windows(lake: Any) -> Windows:
+    dataset = lake.catalog.dataset("pick").select(episodes=["e0", "e2", "e4"])
+    return dataset.windows(  # type: ignore[no-any-return]
+        {"state": [-0.1, 0.0], "head": [-0.1, 0.0]}, {"action": horizon(0.4, hz=10)}, image_size=(24, 32)
+    )
+
+
+@pytest.fixture(scope="module")
+def numbers(lake: Any) -> Windows:
+    """Without pictures, so that many loaders can be tried."""
+    return lake.catalog.dataset("pick").windows({"state": [0.0]})  # type: ignore[no-any-return]
+
+
+def ids(batches: Any) -> list[str]:
+    return [name for batch in batches for name in batch["sample_id"]]
+
+
+def expected(windows: Windows, loader: Loader, epoch: int) -> list[str]:
+    order = loader._order.windows(epoch, 0, len(windows))
+    return [f"{name}:{step}" for name, step in windows.dataset.selection.locate(order)]
+
+
+def test_a_batch_is_tensors_with_the_windows_values(windows: Windows) -> None:
+    loader = windows.loader(8, seed=5)
+    batch = next(iter(loader))
+    assert batch["head"].shape == (8, 2, 3, 24, 32)
+    assert batch["head"].dtype == torch.uint8
+    assert batch["state"].dtype == torch.float32
+    assert batch["action_is_pad"].dtype == torch.bool
+    assert batch["t_ns"].dtype == torch.int64
+    slow = windows.batch(loader._order.windows(0, 0, 8))
+    for name, value in slow.items():
+        got = batch[name].numpy() if isinstance(value, np.ndarray) else batch[name]
+        assert np.array_equal(got, value), name
+
+
+def test_an_epoch_is_the_order_and_the_next_one_another(numbers: Windows) -> None:
+    loader = numbers.loader(10, drop_last=False)
+    first, second = ids(loader), ids(loader)
+    assert first == expected(numbers, loader, 0)
+    assert second == expected(numbers, loader, 1)
+    assert first != second
+    loader.set_epoch(0)
+    assert ids(loader) == first
+
+
+def test_its_length_is_the_number_of_batches(numbers: Windows) -> None:
+    for drop_last in (True, False):
+        for world_size in (1, 3):
+            for rank in range(world_size):
+                loader = numbers.loader(7, rank=rank, world_size=world_size, drop_last=drop_last)
+                assert len(loader) == len(list(loader))
+
+
+def test_without_shuffle_windows_come_in_the_order_of_the_dataset(numbers: Windows) -> None:
+    assert ids(numbers.loader(10, shuffle=False))[:3] == ["e0:0", "e0:1", "e0:2"]
+
+
+def test_ranks_share_an_epoch(numbers: Windows) -> None:
+    ranks = [ids(numbers.loader(6, rank=rank, world_size=4, drop_last=False)) for rank in range(4)]
+    assert sorted(name for rank in ranks for name in rank) == sorted(expected(numbers, numbers.loader(1), 0))
+
+
+def test_restored_after_every_step_it_gives_exactly_the_rest(numbers: Windows) -> None:
+    loader = numbers.loader(20, seed=2, drop_last=False)
+    whole = ids(loader)
+    for epoch in (0, 3):
+        loader.set_epoch(epoch)
+        whole, seen = expected(numbers, loader, epoch), []
+        for batch in loader:
+            seen += batch["sample_id"]
+            state = json.loads(json.dumps(loader.state_dict()))
+            other = numbers.loader(20, seed=2, drop_last=False)
+            other.load_state_dict(state)
+            assert seen + ids(other) == whole
+
+
+def test_two_ranks_go_on_where_three_were_stopped(numbers: Windows) -> None:
+    before = [numbers.loader(4, seed=9, rank=rank, world_size=3, drop_last=False) for rank in range(3)]
+    iterators = [iter(loader) for loader in before]
+    seen = [name for _ in range(5) for iterator in iterators for name in next(iterator)["sample_id"]]
+    states = [loader.state_dict() for loader in before]
+    assert states[0] == states[1] == states[2]
+    after = [numbers.loader(5, seed=9, rank=rank, world_size=2, drop_last=False) for rank in range(2)]
+    for loader in after:
+        loader.load_state_dict(states[0])
+        loader.set_epoch(0)  # as a loop does that counts its own epochs
+    rest = [name for loader in after for name in ids(loader)]
+    assert sorted(seen + rest) == sorted(expected(numbers, before[0], 0))
+    assert seen == expected(numbers, before[0], 0)[: len(seen)]
+
+
+def test_what_was_made_ahead_and_not_delivered_does_not_count(numbers: Windows) -> None:
+    loader = numbers.loader(10, prefetch=8)
+    iterator = iter(loader)
+    next(iterator)
+    assert loader.state_dict()["delivered"] == 10
+
+
+def test_a_state_after_the_epoch_is_the_next_epochs_beginning(numbers: Windows) -> None:
+    loader = numbers.loader(50)
+    list(loader)
+    state = loader.state_dict()
+    assert (state["epoch"], state["delivered"]) == (1, 0)
+
+
+def test_a_broken_off_epoch_begins_again_unless_a_state_is_loaded(numbers: Windows) -> None:
+    loader = numbers.loader(10)
+    first = next(iter(loader))["sample_id"]
+    assert next(iter(loader))["sample_id"] == first
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"shuffle": False}, "shuffle"),
+        ({"group": 2}, "group"),
+        ({"version": 1}, "version"),
+        ({"where": "success"}, "selection"),
+        ({"observations": {"state": [-0.1]}}, "windows"),
+    ],
+)
+def test_the_state_of_another_feed_is_refused_by_the_field_that_differs(lake: Any, change: Any, field: str) -> None:
+    def loader(**spec: Any) -> Loader:
+        dataset = lake.catalog.dataset("pick", spec.pop("version", 2)).select(
+            episodes=["e0", "e1"], where=spec.pop("where", None)
+        )
+        return dataset.windows(spec.pop("observations", {"state": [0.0]})).loader(4, **spec)  # type: ignore[no-any-return]
+
+    state = loader().state_dict()
+    loader(workers=0, prefetch=5).load_state_dict(state)
+    with pytest.raises(ResumeError, match=f"another feed: {field} is"):
+        loader(**change).load_state_dict(state)
+
+
+def test_a_clock_tells_how_long_the_loop_waited(numbers: Windows) -> None:
+    ticks: Iterator[int] = iter(range(1000))
+    loader = Loader(numbers, LoaderOptions(batch_size=50), clock=lambda: float(next(ticks)))
+    batches = len(list(loader))
+    assert loader.stats.windows == 50 * batches
+    assert loader.stats.wait_s == batches
+    assert loader.stats.elapsed_s == 2 * batches - 1
+    assert loader.stats.wait_share == batches / (2 * batches - 1)
+    assert loader.stats.windows_per_s == 50 * batches / (2 * batches - 1)
+
+
+def test_an_error_while_making_a_batch_reaches_the_loop(windows: Windows, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise DecodeError("h264 gave 3 frames from 10 packets, expected 4")
+
+    monkeypatch.setattr("dataset_catalog.frames.decode_gop", broken)
+    fresh = Windows(windows.dataset, windows.spec, frame_bytes=0)
+    with pytest.raises(DecodeError, match="gave 3 frames"):
+        list(fresh.loader(4))
+
+
+def test_broken_off_it_leaves_no_thread_behind(numbers: Windows) -> None:
+    import threading
+
+    before = threading.active_count()
+    for batch in numbers.loader(4, prefetch=4):
+        assert len(batch["task"]) == 4
+        break
+    assert threading.active_count() == before
+
+
+def test_worker_processes_give_the_same_batches_epoch_after_epoch(windows: Windows) -> None:
+    torch.manual_seed(1)
+    plain, loader = windows.loader(16, seed=4), windows.loader(16, seed=4, workers=2)
+    for _ in range(2):
+        for ours, theirs in zip(plain, loader, strict=True):
+            assert ours["sample_id"] == theirs["sample_id"]
+            for name, value in ours.items():
+                assert not isinstance(value, torch.Tensor) or torch.equal(value, theirs[name]), name
+    next(iter(loader))
+    assert loader.state_dict() == plain.state_dict() | {"delivered": 16}
+    drawn = torch.rand(1)
+    torch.manual_seed(1)
+    assert torch.rand(1) == drawn, "the loader must not draw from the training run's generator"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
+        ({"batch_size": 1, "prefetch": 0}, "prefetch must be >= 1"),
+        ({"batch_size": 1, "workers": -1}, "workers must be >= 0, got -1"),
+        ({"batch_size": 1, "rank": 2, "world_size": 2}, r"rank must be in \[0, 2\), got 2"),
+    ],
+)
+def test_options_are_checked_when_built(options: Any, sentence: str) -> None:
+    with pytest.raises(WindowError, match=sentence):
+        LoaderOptions(**options)
+
+
+def test_an_empty_selection_gives_no_batches(lake: Any) -> None:
+    loader = lake.catalog.dataset("pick").select(where="false").windows({"state": [0.0]}).loader(4, drop_last=False)
+    assert list(loader) == []
+    assert len(loader) == 0

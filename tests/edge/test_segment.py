@@ -1,0 +1,226 @@
+"""What goes into a segment comes out of it; what is torn gives a prefix; what is damaged says so."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+from pathlib import Path
+
+import lz4.frame
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mcap.reader import make_reader
+from mcap.writer import CompressionType, Writer
+
+from edge import segment
+from edge.errors import SegmentError
+from edge.segment import MAGIC, Message, SegmentWriter, Topic
+
+TOPICS = [
+    Topic("/a", "json"),
+    Topic("/b", "protobuf", "x.Y", "protobuf", b"\0schema"),
+    Topic("/a", "json", "S", "jsonschema", b"{}"),
+    Topic("/a", "json", "S", "jsonschema", b'{"type":"object"}'),
+    Topic("/ü", "cdr", "std_msgs/msg/String", "ros2msg", b"string data"),
+]
+MESSAGES = [Message(TOPICS[n % 3], 1000 + n, n, b"%03d" % n * 5) for n in range(12)]
+messages = st.lists(
+    st.builds(
+        Message,
+        st.sampled_from(TOPICS),
+        st.integers(0, 2**63 - 2),
+        st.integers(0, 2**32 - 1),
+        st.binary(max_size=2000),
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+def _body(what: list[Message]) -> bytes:
+    built = segment.build(what)
+    assert built is not None
+    return built[1]
+
+
+def _journal(what: list[Message]) -> bytes:
+    file = io.BytesIO()
+    writer = SegmentWriter(file, chunked=False)
+    for one in what:
+        writer.add(one)
+    return file.getvalue()
+
+
+def _read(body: bytes) -> list[Message]:
+    return list(segment.read_messages(io.BytesIO(body)))
+
+
+@given(messages)
+def test_what_is_built_is_read_back(what: list[Message]) -> None:
+    built = segment.build(what)
+    assert built is not None
+    facts, body = built
+    assert _read(body) == what
+    assert (facts.sha256, facts.bytes) == (hashlib.sha256(body).hexdigest(), len(body))
+    assert (facts.start_ns, facts.end_ns) == (min(m.t_ns for m in what), max(m.t_ns for m in what) + 1)
+    names = [m.topic.name for m in what]
+    assert facts.counts == {name: names.count(name) for name in names}
+    assert segment.looks_like_mcap(body)
+
+
+@given(messages)
+def test_a_journal_is_read_back_without_its_end(what: list[Message]) -> None:
+    assert list(segment.read_torn(io.BytesIO(_journal(what)))) == what
+
+
+def test_a_message_larger_than_a_chunk_is_read_back() -> None:
+    large = [Message(TOPICS[0], n, n, bytes([n]) * (segment.CHUNK_BYTES * 2 + 1)) for n in range(3)]
+    assert _read(_body(large)) == large
+
+
+def test_the_same_messages_give_the_same_bytes() -> None:
+    assert _body(MESSAGES) == _body(list(MESSAGES))
+
+
+def test_a_sequence_beyond_32_bits_wraps() -> None:
+    assert _read(_body([Message(TOPICS[0], 1, 2**32 + 5, b"")]))[0].sequence == 5
+
+
+def test_no_message_makes_no_segment() -> None:
+    assert segment.build([]) is None
+
+
+def test_any_mcap_reader_reads_a_segment() -> None:
+    found = list(make_reader(io.BytesIO(_body(MESSAGES))).iter_messages(log_time_order=False))
+    assert [(c.topic, m.log_time, m.data) for _, c, m in found] == [(m.topic.name, m.t_ns, m.data) for m in MESSAGES]
+
+
+def test_a_journal_torn_anywhere_gives_a_prefix_in_order() -> None:
+    journal = _journal(MESSAGES)
+    lengths = []
+    for end in range(len(journal) + 1):
+        try:
+            found = list(segment.read_torn(io.BytesIO(journal[:end])))
+        except SegmentError:
+            assert end < len(MAGIC)
+            continue
+        assert found == MESSAGES[: len(found)]
+        lengths.append(len(found))
+    assert lengths == sorted(lengths)
+    assert set(lengths) == set(range(len(MESSAGES) + 1))
+
+
+@pytest.mark.parametrize("tail", [b"\0" * 3, b"\0" * 500, b"\xff" * 500, b"\x05" * 500])
+def test_rubbish_after_a_torn_journal_costs_nothing_before_it(tail: bytes) -> None:
+    assert list(segment.read_torn(io.BytesIO(_journal(MESSAGES) + tail))) == MESSAGES
+
+
+def test_a_finished_journal_is_read_whole_both_ways(tmp_path: Path) -> None:
+    writer = SegmentWriter.journal(tmp_path / "j")
+    for one in MESSAGES:
+        writer.add(one)
+    writer.finish()
+    writer.sync()
+    assert writer.size == (tmp_path / "j").stat().st_size
+    writer.close()
+    body = (tmp_path / "j").read_bytes()
+    assert _read(body) == list(segment.read_torn(io.BytesIO(body))) == MESSAGES
+    assert segment.digest_file(tmp_path / "j") == (hashlib.sha256(body).hexdigest(), len(body))
+
+
+def test_a_segment_torn_anywhere_is_a_segment_error() -> None:
+    body = _body(MESSAGES)
+    for end in range(len(body)):
+        with pytest.raises(SegmentError):
+            _read(body[:end])
+
+
+@pytest.mark.parametrize("bit", [0, 3, 7])
+def test_a_bit_flipped_anywhere_in_a_segment_is_told_or_harms_nothing(bit: int) -> None:
+    body = _body(MESSAGES)
+    for at in range(len(body)):
+        damaged = bytearray(body)
+        damaged[at] ^= 1 << bit
+        try:
+            assert _read(bytes(damaged)) == MESSAGES, f"bit {bit} of byte {at} changed what was read"
+        except SegmentError:
+            continue
+
+
+@pytest.mark.parametrize("bit", [0, 1, 2, 3, 4, 5, 6, 7])
+def test_a_bit_flipped_in_a_journal_raises_nothing_but_a_segment_error(bit: int) -> None:
+    journal = _journal(MESSAGES)
+    for at in range(len(journal)):
+        damaged = bytearray(journal)
+        damaged[at] ^= 1 << bit
+        for read in (segment.read_messages, segment.read_torn):
+            try:
+                list(read(io.BytesIO(damaged)))
+            except SegmentError:
+                continue
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=200)
+def test_rubbish_is_a_segment_error(rubbish: bytes) -> None:
+    for body in (rubbish, MAGIC + rubbish, MAGIC + rubbish + MAGIC):
+        with pytest.raises(SegmentError):
+            _read(body)
+    if not rubbish.startswith(MAGIC):
+        with pytest.raises(SegmentError):
+            list(segment.read_torn(io.BytesIO(rubbish)))
+
+
+def _foreign(compression: CompressionType) -> bytes:
+    file = io.BytesIO()
+    writer = Writer(file, compression=compression)
+    writer.start()
+    channel = writer.register_channel("/a", "json", 0)
+    for n in range(200):
+        writer.add_message(channel, log_time=n, publish_time=n, data=b'{"n":1}', sequence=n)
+    writer.finish()
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("compression", list(CompressionType))
+def test_other_recorders_compressions_are_read(compression: CompressionType) -> None:
+    assert [one.t_ns for one in _read(_foreign(compression))] == list(range(200))
+
+
+def test_damage_inside_an_lz4_chunk_is_a_segment_error() -> None:
+    body = bytearray(_foreign(CompressionType.LZ4))
+    at = body.index(struct.pack("<I", 0x184D2204))  # the magic of an LZ4 frame
+    for offset in range(60):
+        damaged = body.copy()
+        damaged[at + offset] ^= 0xFF
+        with pytest.raises(SegmentError):
+            _read(bytes(damaged))
+    assert lz4.frame  # the reader needs it at run time
+
+
+def test_a_record_that_claims_to_be_huge_is_refused_before_it_is_read() -> None:
+    with pytest.raises(SegmentError):
+        _read(MAGIC + b"\x06" + struct.pack("<Q", 2**40) + b"x" * 100)
+
+
+def test_a_segment_that_lost_a_whole_chunk_is_told() -> None:
+    body = _body(MESSAGES)
+    at = body.index(struct.pack("<I", 4) + b"zstd") - 40 + 3  # opcode 1, length 8, times 16, size 8, CRC 4
+    assert body[at] == 6
+    unknown = body[:at] + b"\x86" + body[at + 1 :]
+    with pytest.raises(SegmentError, match="state 12 messages, it holds 0"):
+        _read(unknown)
+
+
+def test_real_rosbag2_files_hold_what_their_summaries_state(real_data: Path) -> None:
+    for path in sorted((real_data / "rosbag2").glob("*.mcap")):
+        with path.open("rb") as file:
+            summary = make_reader(file).get_summary()
+        assert summary is not None
+        assert summary.statistics is not None
+        stated = {summary.channels[n].topic: count for n, count in summary.statistics.channel_message_counts.items()}
+        with path.open("rb") as file:
+            found = [one.topic.name for one in segment.read_messages(file)]
+        assert {name: found.count(name) for name in found} == stated

@@ -1,0 +1,236 @@
+"""Names cannot leave their prefix, and a signature is good for one request only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge import wire
+from edge.errors import BadName, EdgeError, SignatureError
+from edge.wire import SegmentId
+
+RECORDING = "01J00000000000000000000000"
+NOW_NS = 1_760_000_000_000_000_000
+DIGEST = wire.content_digest(hashlib.sha256(b"body").digest())
+REQUEST = {"robot": "g1-007", "method": "POST", "target": "/v1/robots/g1-007/video?seq=1", "digest": DIGEST}
+BAD_NAMES = [
+    "",
+    ".",
+    "..",
+    "../a",
+    "a/b",
+    "a\0",
+    "a\n",
+    "A",
+    "gH",
+    "é",
+    "a" * 64,
+    "a" * 1_000_000,
+    " a",
+    "a b",
+    "%2e",
+    "-a",
+]
+
+
+def _sign(key: Ed25519PrivateKey, **changed: Any) -> str:
+    return wire.sign_request(key, **{**REQUEST, "now_ns": NOW_NS, **changed})
+
+
+def _verify(token: str, key: Ed25519PrivateKey, **changed: Any) -> None:
+    wire.verify_request(token, key.public_key, **{**REQUEST, "now_ns": NOW_NS, **changed})
+
+
+def _code(token: str, key: Ed25519PrivateKey, **changed: Any) -> str:
+    with pytest.raises(SignatureError) as caught:
+        _verify(token, key, **changed)
+    return caught.value.code
+
+
+def _claims(**changed: Any) -> dict[str, Any]:
+    issued = NOW_NS // 10**9
+    claims = {
+        "sub": REQUEST["robot"],
+        "aud": wire.AUDIENCE,
+        "iat": issued,
+        "exp": issued + 60,
+        "htm": REQUEST["method"],
+        "htu": REQUEST["target"],
+        "dig": DIGEST,
+    }
+    return {name: value for name, value in {**claims, **changed}.items() if value is not None}
+
+
+def test_a_signed_request_is_accepted_as_it_was_made(key: Ed25519PrivateKey) -> None:
+    _verify(_sign(key), key)
+    assert wire.token_key_id(_sign(key)) == wire.key_id(wire.public_bytes(key.public_key()))
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"robot": "g1-008"}, "wrong_robot"),
+        ({"method": "GET"}, "bad_signature"),
+        ({"target": "/v1/robots/g1-007/video?seq=2"}, "bad_signature"),
+        ({"target": "/v1/robots/g1-007/video"}, "bad_signature"),
+        ({"target": "/v1/robots/g1-007/telemetry?seq=1"}, "bad_signature"),
+        ({"digest": wire.content_digest(hashlib.sha256(b"other").digest())}, "bad_signature"),
+        ({"digest": ""}, "bad_signature"),
+    ],
+)
+def test_a_token_is_refused_for_any_other_request(key: Ed25519PrivateKey, changed: dict[str, str], code: str) -> None:
+    assert _code(_sign(key), key, **changed) == code
+
+
+def test_a_token_of_another_key_is_refused(key: Ed25519PrivateKey) -> None:
+    assert _code(_sign(Ed25519PrivateKey.generate()), key) == "bad_signature"
+
+
+@pytest.mark.parametrize("late_s", [wire.TOKEN_LIFETIME_S + 1, 86_400, -wire.MAX_TOKEN_LIFETIME_S - 1, -86_400])
+def test_a_token_outside_its_time_is_told_to_be_a_matter_of_clocks(key: Ed25519PrivateKey, late_s: int) -> None:
+    assert _code(_sign(key), key, now_ns=NOW_NS + late_s * 10**9) == "clock"
+
+
+@pytest.mark.parametrize("late_s", [0, 1, wire.TOKEN_LIFETIME_S, -1, -wire.MAX_TOKEN_LIFETIME_S])
+def test_a_token_within_its_time_is_accepted(key: Ed25519PrivateKey, late_s: int) -> None:
+    _verify(_sign(key), key, now_ns=NOW_NS + late_s * 10**9)
+
+
+def test_a_token_that_would_live_too_long_is_refused(key: Ed25519PrivateKey) -> None:
+    issued = NOW_NS // 10**9
+    token = jwt.encode(_claims(exp=issued + wire.MAX_TOKEN_LIFETIME_S + 1), key, algorithm="EdDSA")
+    assert _code(token, key) == "bad_token"
+
+
+@pytest.mark.parametrize("name", ["sub", "aud", "iat", "exp", "htm", "htu", "dig"])
+def test_a_token_without_one_of_its_claims_is_refused(key: Ed25519PrivateKey, name: str) -> None:
+    assert _code(jwt.encode(_claims(**{name: None}), key, algorithm="EdDSA"), key) == "bad_token"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"iat": "now"}, {"exp": 1.5}, {"iat": 1.5}, {"aud": "somebody-else"}, {"exp": "x"}, {"sub": 7}, {"nbf": "x"}],
+)
+def test_a_token_with_claims_of_the_wrong_sort_is_refused(key: Ed25519PrivateKey, changed: dict[str, Any]) -> None:
+    with pytest.raises((SignatureError, TypeError)) as caught:
+        _verify(jwt.encode(_claims(**changed), key, algorithm="EdDSA"), key)
+    assert caught.type is SignatureError
+
+
+def test_a_token_signed_with_a_shared_secret_or_not_at_all_is_refused(key: Ed25519PrivateKey) -> None:
+    unsigned = jwt.encode(_claims(), None, algorithm="none")  # type: ignore[arg-type]
+    shared = jwt.encode(_claims(), wire.public_bytes(key.public_key()), algorithm="HS256")
+    assert {_code(unsigned, key), _code(shared, key)} == {"bad_token"}
+
+
+@pytest.mark.parametrize("token", ["", "x", "a.b.c", "a.b.c.d", "\0", "é", "eyJ" * 1000])
+def test_what_is_no_token_is_refused_as_such(key: Ed25519PrivateKey, token: str) -> None:
+    assert _code(token, key) == "bad_token"
+    with pytest.raises(SignatureError):
+        wire.token_key_id(token)
+
+
+def test_a_token_that_names_no_key_is_refused(key: Ed25519PrivateKey) -> None:
+    with pytest.raises(SignatureError, match="kid"):
+        wire.token_key_id(jwt.encode(_claims(), key, algorithm="EdDSA"))
+
+
+@given(at=st.integers(min_value=0), bit=st.integers(0, 7))
+def test_a_flipped_bit_in_a_token_is_refused_or_changes_nothing(key: Ed25519PrivateKey, at: int, bit: int) -> None:
+    token = bytearray(_sign(key).encode())
+    at %= len(token)
+    token[at] ^= 1 << bit
+    changed = token.decode("latin-1")
+    try:
+        _verify(changed, key)
+    except SignatureError:
+        return
+    signed, signature = changed.rsplit(".", 1)
+    assert signed == _sign(key).rsplit(".", 1)[0]  # only the padding bits of the last base64 digit carry nothing
+    assert signature[:-1] == _sign(key).rsplit(".", 1)[1][:-1]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_name_that_could_leave_its_prefix_is_refused(name: str) -> None:
+    for check in (wire.check_robot, wire.check_stream, wire.check_recording):
+        with pytest.raises(BadName) as caught:
+            check(name)
+        assert len(str(caught.value)) < 500
+
+
+@given(st.text() | st.from_regex(r"[a-z0-9_./-]{1,70}", fullmatch=True))
+def test_no_accepted_name_can_escape_its_prefix(name: str) -> None:
+    for check in (wire.check_robot, wire.check_stream):
+        try:
+            check(name)
+        except BadName:
+            continue
+        assert re.fullmatch(r"[a-z0-9._-]+", name, re.ASCII)
+        assert len(name) <= 63
+        assert not set("/\\\0%?#") & set(name)
+        assert not name.startswith(".")
+
+
+@given(robot=st.from_regex(wire._ROBOT, fullmatch=True), stream=st.from_regex(wire._STREAM, fullmatch=True))
+def test_a_segments_key_has_five_parts_whatever_its_names(robot: str, stream: str) -> None:
+    parts = SegmentId(robot, RECORDING, stream, 3).key.split("/")
+    assert parts == ["raw", robot, RECORDING, stream, "0000000003"]
+    assert "." not in parts
+    assert ".." not in parts
+
+
+@pytest.mark.parametrize("name", [RECORDING.lower(), "8" + RECORDING[1:], RECORDING[:-1], RECORDING + "0", "I" * 26])
+def test_a_recording_that_is_no_ulid_is_refused(name: str) -> None:
+    with pytest.raises(BadName):
+        wire.check_recording(name)
+
+
+@pytest.mark.parametrize("seq", [-1, wire.MAX_SEQ + 1])
+def test_a_seq_that_would_break_the_keys_order_is_refused(seq: int) -> None:
+    with pytest.raises(BadName, match="seq"):
+        SegmentId("g1", RECORDING, "telemetry", seq)
+    SegmentId("g1", RECORDING, "telemetry", wire.MAX_SEQ)
+
+
+@given(st.integers(0, wire.MAX_SEQ), st.integers(0, wire.MAX_SEQ))
+def test_keys_sort_as_their_seqs_do(one: int, other: int) -> None:
+    keys = [SegmentId("g1", RECORDING, "telemetry", seq).key for seq in (one, other)]
+    assert (keys[0] < keys[1]) == (one < other)
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_a_content_digest_comes_back_as_it_was_written(sha256: bytes) -> None:
+    assert wire.parse_content_digest(wire.content_digest(sha256)) == sha256
+    assert wire.parse_content_digest(f"sha-512=:AAAA:, {wire.content_digest(sha256)}") == sha256
+
+
+@pytest.mark.parametrize("field", ["", "sha-256=abc", "sha-256=:abc:", "md5=:AAAA:", "sha-256=:" + "=" * 44 + ":"])
+def test_a_field_without_a_sha256_is_a_value_error(field: str) -> None:
+    with pytest.raises(ValueError):
+        wire.parse_content_digest(field)
+
+
+def test_a_receipt_comes_back_as_it_was_sent() -> None:
+    receipt = wire.Receipt("raw/a", "00" * 32, 5, NOW_NS, already_stored=True)
+    assert wire.Receipt.from_json(json.loads(json.dumps(receipt.as_json()))) == receipt
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"7", b"null", b'{"code":"x"}', b"\xff\xfe", b"x" * 10_000])
+def test_an_error_page_of_somebody_else_has_the_code_unknown(body: bytes) -> None:
+    problem = wire.problem(body)
+    assert problem.code == wire.UNKNOWN
+    assert len(problem.detail) <= 200
+
+
+def test_every_error_of_the_robot_side_is_an_edge_error() -> None:
+    assert issubclass(BadName, EdgeError)
+    assert issubclass(BadName, ValueError)
+    assert issubclass(SignatureError, EdgeError)

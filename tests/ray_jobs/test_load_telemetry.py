@@ -1,0 +1,121 @@
+"""load_telemetry on a real S3 and a real Ray."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataset_catalog import versions
+from dataset_catalog.storage import Storage
+from dataset_catalog.tables import open_table
+from edge.segment import Message, Topic, build
+from ray_jobs import index_segments, load_telemetry
+from ray_jobs.settings import JobsSettings
+
+T0 = 1_760_000_000_000_000_000
+
+
+def tables(storage: Storage) -> dict[str, list[dict[str, Any]]]:
+    manifest = versions.newest(storage, versions.TELEMETRY)
+    order = [(name, "ascending") for name in ("recording_id", "stream", "seq", "sequence")]
+    return {
+        table: open_table(storage, versions.TELEMETRY, manifest, table).to_table().sort_by(order).to_pylist()
+        for table in (manifest.tables if manifest else {})
+    }
+
+
+def run_both(storage: Storage, jobs: JobsSettings) -> Any:
+    index_segments.run(storage, jobs)
+    return load_telemetry.run(storage, jobs)
+
+
+def test_every_message_becomes_a_row_and_a_second_run_changes_nothing(robot: Any, jobs: JobsSettings) -> None:
+    robot.log(("/joint_states", T0, {"position": [1, 2.5]}), ("/arm.left", T0 + 1, {"pose": {"x": 0.5}, "on": True}))
+    summary = run_both(robot.storage, jobs)
+    assert (summary.versions, summary.rows) == ((1,), {"arm~2Eleft": 1, "joint_states": 1})
+    found = tables(robot.storage)
+    own = {"robot_id": robot.name, "recording_id": robot.recording, "stream": "telemetry", "seq": 0}
+    assert found["joint_states"] == [{**own, "t_ns": T0, "sequence": 0, "position": [1.0, 2.5], "extra": None}]
+    assert found["arm~2Eleft"] == [{**own, "t_ns": T0 + 1, "sequence": 1, "pose_x": 0.5, "on": True, "extra": None}]
+    assert run_both(robot.storage, jobs).versions == ()
+    assert tables(robot.storage) == found
+
+
+def test_what_the_table_has_no_column_for_stays_in_extra(robot: Any, jobs: JobsSettings) -> None:
+    robot.log(("/battery", T0, {"percent": 80}))
+    run_both(robot.storage, jobs)
+    robot.log(("/battery", T0 + 1, {"percent": "full", "cells": [{"v": 3.7}]}), ("/new", T0 + 2, {"a": 2**60}))
+    summary = run_both(robot.storage, jobs)
+    assert (summary.versions, summary.counts["messages"]) == ((2,), 2)
+    _, second = tables(robot.storage)["battery"]
+    assert second["percent"] is None
+    assert json.loads(second["extra"]) == {"percent": "full", "cells": [{"v": 3.7}]}
+    assert json.loads(tables(robot.storage)["new"][0]["extra"]) == {"a": 2**60}
+
+
+def test_a_topic_that_cannot_be_decoded_is_kept_and_named_and_stops_no_other(robot: Any, jobs: JobsSettings) -> None:
+    robot.log(("/bad", T0, b"{torn"), ("/good", T0 + 1, {"n": 1}))
+    summary = run_both(robot.storage, jobs)
+    assert (summary.counts["undecoded"], summary.notes) == (1, ("1 messages of /bad could not be decoded",))
+    found = tables(robot.storage)
+    assert json.loads(found["bad"][0]["extra"]) == {"_undecoded": "e3Rvcm4="}
+    assert found["good"][0]["n"] == 1
+
+
+def test_what_a_first_run_left_behind_without_a_manifest_is_gone(
+    robot: Any, jobs: JobsSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    robot.log(("/battery", T0, {"percent": 80}))
+    with monkeypatch.context() as patch:
+        patch.setattr("dataset_catalog.versions.publish", _die)
+        with pytest.raises(KeyboardInterrupt):
+            run_both(robot.storage, jobs)
+    assert tables(robot.storage) == {}
+    assert run_both(robot.storage, jobs).rows == {"battery": 1}
+    assert len(tables(robot.storage)["battery"]) == 1
+
+
+def _die(*args: Any, **more: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_ros2_bags_load_with_every_message_they_hold(robot: Any, jobs: JobsSettings, real_data: Path) -> None:
+    expected: Counter[str] = Counter()
+    for bag in sorted((real_data / "rosbag2").glob("*.mcap")):
+        robot.store("telemetry", bag.read_bytes())
+        expected.update(_summarized(bag))
+    summary = run_both(robot.storage, jobs)
+    assert summary.counts["undecoded"] == 0
+    assert summary.counts["messages"] == expected.total()
+    found = tables(robot.storage)
+    assert {name: len(rows) for name, rows in found.items()} == {
+        (topic[1:].replace("/", ".") if topic.startswith("/") else f"~~{topic}"): n for topic, n in expected.items()
+    }
+    assert found["topic"][0]["data"] == "Hello, world! 0"
+    events = [json.loads(row["extra"]) for row in found["add_two_ints._service_event"]]
+    assert [event["response"] for event in events if event["response"]] == [[{"sum": 4}], [{"sum": 5}], [{"sum": 6}]]
+
+
+def _summarized(bag: Path) -> Counter[str]:
+    """Message counts by topic as the file's own summary states them."""
+    from mcap.reader import make_reader
+
+    with bag.open("rb") as file:
+        summary = make_reader(file).get_summary()
+    assert summary
+    assert summary.statistics
+    counts = summary.statistics.channel_message_counts
+    return Counter({summary.channels[channel].topic: count for channel, count in counts.items()})
+
+
+def test_a_declared_schema_fixes_columns_that_the_first_messages_leave_out(robot: Any, jobs: JobsSettings) -> None:
+    schema = {"type": "object", "properties": {"note": {"type": ["string", "null"]}, "n": {"type": "integer"}}}
+    topic = Topic("/n", "json", "N", "jsonschema", json.dumps(schema).encode())
+    built = build([Message(topic, T0, 0, b'{"n": 1}')])
+    robot.store("telemetry", built[1] if built else b"")
+    run_both(robot.storage, jobs)
+    assert tables(robot.storage)["n"][0] | {"n": 1.0, "note": None} == tables(robot.storage)["n"][0]

@@ -1,0 +1,61 @@
+"""The command line, in a process of its own as the platform team runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+from ray_jobs.__main__ import JOBS, app
+
+ROOT = Path(__file__).parents[2]
+T0 = 1_760_000_000_000_000_000
+
+
+def run(robot: Any, *words: str) -> subprocess.CompletedProcess[str]:
+    settings = robot.storage.settings
+    environment = {
+        **os.environ,
+        "FLEETFEED_STORAGE_URL": robot.storage.url,
+        "FLEETFEED_STORAGE_ENDPOINT_URL": settings.endpoint_url,
+        "FLEETFEED_STORAGE_ACCESS_KEY_ID": settings.access_key_id,
+        "FLEETFEED_STORAGE_SECRET_ACCESS_KEY": settings.secret_access_key.get_secret_value(),
+    }
+    command = [sys.executable, "-m", "ray_jobs", "run", *words]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_a_job_prints_its_summary_as_one_line_of_json_and_nothing_else(robot: Any) -> None:
+    robot.log(("/battery", T0, {"percent": 80}))
+    robot.film(T0, 10)
+    done = run(robot, "index_segments", "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["versions"], summary["counts"]["segments"], summary["rows"]) == ([1], 2, {"segments": 2})
+    assert done.stderr == ""
+
+
+def test_where_nothing_is_new_ray_is_not_even_started(robot: Any) -> None:
+    done = run(robot, "load_telemetry")
+    assert done.returncode == 0, done.stderr
+    assert "nothing new" in done.stdout
+
+
+def test_a_spec_that_cannot_be_used_is_told_in_one_sentence(robot: Any, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.toml"
+    spec.write_text('name = "x"\nrate_hz = 20\n[columns.state]\ntopic = "/q"\n')
+    done = run(robot, "align_frames", "--spec", str(spec))
+    assert done.returncode == 1
+    assert "columns.state.field: Field required" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_every_job_is_listed() -> None:
+    listed = CliRunner().invoke(app, ["list"])
+    assert all(name in listed.stdout for name in JOBS)
+    assert CliRunner().invoke(app, ["run", "sweep"]).exit_code == 2
