@@ -90,11 +90,10 @@ class Dataset:
     @cached_property
     def columns(self) -> dict[str, Column]:
         """The numeric columns by name."""
-        cameras = self._camera_names()
         return {
             name: Column(it["size"], tuple(it["names"]) if it["names"] else None, it["policy"], it["tolerance_ns"])
             for name, it in self._declared.items()
-            if name not in cameras
+            if name not in self._camera_names()
         }
 
     @cached_property
@@ -223,8 +222,12 @@ class Dataset:
 
     @cached_property
     def _declared(self) -> dict[str, Any]:
-        texts = self._all_episodes["columns"].drop_null()
-        return dict(json.loads(texts[0].as_py())) if len(texts) else {}
+        """What the episodes say of their columns; where they differ the first that says something."""
+        declared: dict[str, dict[str, Any]] = {}
+        for text in self._all_episodes["columns"].drop_null().unique().to_pylist():
+            for name, about in json.loads(text).items():
+                declared[name] = about | {key: v for key, v in declared.get(name, {}).items() if v is not None}
+        return declared
 
     def _camera_names(self) -> list[str]:
         names = set(self.table("steps").schema.names)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,21 +46,22 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """One camera's frames in an episode: `t_ns` (f,) ascending; GOP g stores frames `[starts[g], starts[g + 1])`."""
+    """One camera's stored frames: `t_ns` (f,) ascending; GOP g holds frames `[starts[g], starts[g + 1])`.
+
+    The first and the last may lie a little outside the episode: a step near its edge may be nearest to such a one.
+    """
 
     t_ns: NDArray[np.int64]
-    skipped: int  # frames before `t_ns[0]` that are stored, as their GOP needs them, but lie before the episode
     starts: NDArray[np.int64]
     rows: NDArray[np.uint64]
     packet_bytes: NDArray[np.int32]
     codecs: tuple[tuple[str, bytes], ...]  # of each GOP; equal ones are one object
 
     def frame(self, number: int) -> tuple[Gop, int]:
-        """The GOP of frame `number` of `t_ns`, and which of its frames it is."""
-        stored = number + self.skipped
-        g = int(np.searchsorted(self.starts, stored, side="right")) - 1
+        """The GOP of frame `number`, and which of its frames it is."""
+        g = int(np.searchsorted(self.starts, number, side="right")) - 1
         a, b = self.starts[g : g + 2].tolist()
-        return Gop(int(self.rows[g]), *self.codecs[g], tuple(self.packet_bytes[a:b].tolist())), stored - a
+        return Gop(int(self.rows[g]), *self.codecs[g], tuple(self.packet_bytes[a:b].tolist())), number - a
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +147,7 @@ class EpisodeReader:
                 row["end_ns"],
                 steps[name],
                 {column: series.get((name, column), _no_series(size)) for column, size in self._columns.items()},
-                {
-                    camera: _inside(track, row["start_ns"], row["end_ns"])
-                    for camera in self._cameras
-                    if (track := self._preferred(tracks, name, camera))
-                },
+                {camera: tracks[name, camera] for camera in self._cameras if (name, camera) in tracks},
             )
 
     def _steps(self, episode_ids: list[str]) -> dict[str, NDArray[np.int64]]:
@@ -172,19 +169,21 @@ class EpisodeReader:
             for key, part in _by(scan, "episode_id", "column", order="t_ns")
         }
 
-    def _tracks(self, episode_ids: list[str]) -> dict[tuple[str, ...], Track]:
+    def _tracks(self, episode_ids: list[str]) -> dict[tuple[str, str], Track]:
+        """By (episode, camera), in the first of the camera's renditions that the episode has."""
         if not self._cameras:
             return {}
         rows = f"{contains('episode_id', episode_ids)} AND {contains('camera', self._cameras)}"
-        scan = self._scan("gops", _GOP_COLUMNS, rows)
-        return {key: _to_track(key, part) for key, part in _by(scan, "episode_id", "camera", "rendition", order="gop")}
+        found = dict(_by(self._scan("gops", _GOP_COLUMNS, rows), "episode_id", "camera", "rendition", order="gop"))
+        return {
+            (name, camera): _to_track(f"{camera} of episode {name}", found[name, camera, stored[0]])
+            for name in episode_ids
+            for camera, renditions in self._cameras.items()
+            if (stored := [label for label in renditions if (name, camera, label) in found])
+        }
 
     def _scan(self, table: str, columns: list[str], rows: str) -> pa.Table:
         return self._dataset.table(table).to_table(columns=columns, filter=rows, with_row_id=table == "gops")
-
-    def _preferred(self, tracks: dict[tuple[str, ...], Track], episode_id: str, camera: str) -> Track | None:
-        found = (tracks.get((episode_id, camera, rendition)) for rendition in self._cameras[camera])
-        return next((track for track in found if track), None)
 
 
 def _by(table: pa.Table, *keys: str, order: str) -> Iterator[tuple[tuple[str, ...], pa.Table]]:
@@ -213,25 +212,19 @@ def _to_series(key: tuple[str, ...], rows: pa.Table, size: int) -> Series:
     return Series(rows["t_ns"].to_numpy().copy(), flat.reshape(-1, size).copy())
 
 
-def _to_track(key: tuple[str, ...], rows: pa.Table) -> Track:
-    frames = _column(rows, "frame_t_ns")
-    starts = np.concatenate([[0], np.cumsum(frames.value_lengths().to_numpy())])
-    packets = _column(rows, "packet_bytes")
+def _to_track(name: str, rows: pa.Table) -> Track:
+    frames, packets = _column(rows, "frame_t_ns"), _column(rows, "packet_bytes")
     if not frames.value_lengths().equals(packets.value_lengths()):
-        raise DecodeError(f"{key[1]} of episode {key[0]} has GOPs whose packets are not one a frame")
+        raise DecodeError(f"{name} has GOPs whose packets are not one a frame")
+    times = frames.flatten().to_numpy().copy()
+    if (np.diff(times) < 0).any():
+        raise DecodeError(f"{name} has frames whose times go back")
     interned: dict[tuple[str, bytes], tuple[str, bytes]] = {}
     pairs = zip(rows["codec"].to_pylist(), (data or b"" for data in rows["extradata"].to_pylist()), strict=True)
     return Track(
-        frames.flatten().to_numpy().copy(),
-        0,
-        starts.astype(np.int64),
+        times,
+        np.concatenate([[0], np.cumsum(frames.value_lengths().to_numpy())]).astype(np.int64),
         rows["_rowid"].to_numpy().copy(),
         packets.flatten().to_numpy().copy(),
         tuple(interned.setdefault(pair, pair) for pair in pairs),
     )
-
-
-def _inside(track: Track, start_ns: int, end_ns: int) -> Track:
-    """The frames of `[start_ns, end_ns)`; those around them stay stored, the first GOP begins before the episode."""
-    first, stop = np.searchsorted(track.t_ns, [start_ns, end_ns]).tolist()
-    return replace(track, t_ns=track.t_ns[first:stop], skipped=first)

@@ -55,7 +55,7 @@ def gather_column(window: ColumnWindow, visits: Sequence[Visit], count: int) -> 
 
 
 def find_frames(window: CameraWindow, visits: Sequence[Visit], count: int) -> Sights:
-    """The frames nearest to a camera's offsets, of those inside the episode; an equally near one is the earlier."""
+    """The frames nearest to a camera's offsets, of all that are stored for the episode; of two the earlier."""
     shape = (count, len(window.offsets_ns))
     out = Sights([[None] * shape[1] for _ in range(count)], np.zeros(shape, bool), np.zeros(shape, np.int64))
     for visit in visits:

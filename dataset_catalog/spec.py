@@ -114,7 +114,7 @@ def _column(dataset: Dataset, name: str, offsets: Sequence[float], *, is_action:
 def _camera(
     name: str, camera: Camera, offsets: Sequence[float], image_size: Size | None, rendition: str | None
 ) -> CameraWindow:
-    renditions = _prefer(name, camera, image_size, rendition)
+    renditions = prefer(name, camera, image_size, rendition)
     size = image_size or camera.renditions[renditions[0]]
     return CameraWindow(name, _to_ns(name, offsets), camera.tolerance_ns, renditions, size)
 
@@ -125,7 +125,7 @@ def _to_ns(name: str, offsets: Sequence[float]) -> tuple[int, ...]:
     return tuple(round(offset * 1e9) for offset in offsets)
 
 
-def _prefer(name: str, camera: Camera, image_size: Size | None, rendition: str | None) -> tuple[str, ...]:
+def prefer(name: str, camera: Camera, image_size: Size | None, rendition: str | None) -> tuple[str, ...]:
     """The renditions, the preferred first: large enough, the fewest pixels, a re-encoding (it decodes faster).
 
     Where none is large enough, or no size is asked for, the largest comes first.

@@ -6,6 +6,7 @@ reaper's (see `fleetfeed.reaper`), so that a killed keeper leaves no more behind
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import select
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from subprocess import PIPE
 
@@ -26,6 +28,7 @@ from fleetfeed import servers
 from fleetfeed.children import Child, check_alive, spawn, wait_for
 from fleetfeed.errors import StackError
 from fleetfeed.plan import BUCKET, REGION, Plan, StackInfo
+from fleetfeed.ports import LOOPBACK, url
 from fleetfeed.processes import is_alive, marked, name_of
 from fleetfeed.run_folder import RunFolder, hold
 
@@ -66,7 +69,8 @@ def keep(plan: Plan, folder: RunFolder, *, report: Callable[[str], None], ready:
             ready(StackInfo.of(plan, keeper_pid=os.getpid()))
             _watch(plan, children)
         finally:
-            reaper.end_input(limit_s=REAP_S)
+            if not reaper.end_input(limit_s=REAP_S) or reaper.exit_code:
+                log.error("some processes could not be ended: see `fleetfeed status`")
 
 
 def main() -> None:
@@ -149,9 +153,11 @@ def _wait_until_ready(plan: Plan, children: Children, *, report: Callable[[str],
     if children.ray.exit_code:
         raise children.ray.failed(f"ended with code {children.ray.exit_code}")
     report(f"Ray Serve with {plan.app}")
-    children.serve.stdin.write(b"\n")
-    children.serve.stdin.flush()
+    with suppress(BrokenPipeError):  # it has just ended, and the next line says why
+        children.serve.stdin.write(b"\n")
+        children.serve.stdin.flush()
     wait(children.serve, lambda: _has_line(children.serve))
+    wait(children.serve, lambda: _has_route(plan.ports.http))
 
 
 def _watch(plan: Plan, children: Children) -> None:
@@ -170,10 +176,9 @@ def _watch(plan: Plan, children: Children) -> None:
 
 
 def _bucket(plan: Plan) -> S3Store:
-    info = StackInfo.of(plan, keeper_pid=os.getpid())
     return S3Store(
         BUCKET,
-        endpoint=info.s3_url,
+        endpoint=url(plan.ports.s3),
         region=REGION,
         access_key_id=plan.credentials.access_key_id,
         secret_access_key=plan.credentials.secret_access_key,
@@ -196,6 +201,18 @@ def _has_line(child: Child) -> bool:
     """Whether it has printed one. At its end there is something to read too, which is nothing."""
     readable, _, _ = select.select([child.stdout], [], [], 0)
     return bool(readable) and child.stdout.readline() != b""
+
+
+def _has_route(port: int) -> bool:
+    """Whether HAProxy knows the application; it hears of it a moment after Serve says that it runs."""
+    connection = HTTPConnection(LOOPBACK, port, timeout=2)
+    try:
+        connection.request("GET", "/-/routes")
+        return "/" in json.load(connection.getresponse())
+    except (OSError, HTTPException, ValueError):
+        return False
+    finally:
+        connection.close()
 
 
 if __name__ == "__main__":

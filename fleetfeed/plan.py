@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fleetfeed.ports import LOOPBACK, Ports
+from fleetfeed.ports import Ports, address, url
 
 BUCKET = "fleetfeed"
 REGION = "us-east-1"
@@ -61,26 +61,25 @@ class StackInfo:
 
     @property
     def http_url(self) -> str:
-        return f"http://{LOOPBACK}:{self.ports.http}"
+        return url(self.ports.http)
 
     @property
     def s3_url(self) -> str:
-        return f"http://{LOOPBACK}:{self.ports.s3}"
+        return url(self.ports.s3)
 
     @property
     def dashboard_url(self) -> str:
-        return f"http://{LOOPBACK}:{self.ports.dashboard}"
+        return url(self.ports.dashboard)
 
     @property
     def ray_address(self) -> str:
-        return f"{LOOPBACK}:{self.ports.gcs}"
+        return address(self.ports.gcs)
 
     @property
     def listeners(self) -> Mapping[str, str]:
         """What listens (in words) → its address."""
         return {
-            field.description or name: f"{LOOPBACK}:{getattr(self.ports, name)}"
-            for name, field in Ports.model_fields.items()
+            field.description or name: address(getattr(self.ports, name)) for name, field in Ports.model_fields.items()
         }
 
     def environment(self) -> dict[str, str]:

@@ -58,13 +58,21 @@ class Ports(BaseModel):
         return self.admin + ADMIN_GRPC_OFFSET
 
 
+def address(port: int) -> str:
+    return f"{LOOPBACK}:{port}"
+
+
+def url(port: int) -> str:
+    return f"http://{address(port)}"
+
+
 def choose_ports(settings: StackSettings, *, randomness: random.Random) -> Ports:
     """Raises `PortTaken` for a port that the settings name, `StackError` where no block is free."""
     asked = {"http": settings.http_port, "s3": settings.s3_port, "dashboard": settings.dashboard_port}
     for name, port in asked.items():
         if port and not is_free(port):
             raise PortTaken(
-                f"port {port} on {LOOPBACK} is taken by another program; "
+                f"{address(port)} is taken by another program; "
                 f"set {name}_port (FLEETFEED_STACK_{name.upper()}_PORT) to another one, or to 0 for any that is free"
             )
     first = _free_block(randomness, asked=set(asked.values()))

@@ -59,17 +59,17 @@ class RunFolder:
         return self.path / "haproxy" / "launch"
 
     def lock(self) -> int:
-        """Take the folder; the file descriptor holds it. Raises `AlreadyRunning`."""
+        """Take the folder, for as long as the file descriptor is open anywhere. Raises `AlreadyRunning`."""
         descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         if not wait_until(lambda: _take(descriptor), limit_s=LOCK_WAIT_S):
             os.close(descriptor)
-            pid = self.keeper_pid()
-            raise AlreadyRunning(f"a stack is running in {self.path} (keeper {pid}): end it with `fleetfeed down`")
-        hold(descriptor)
+            keeper = self.keeper_pid() or "starting"
+            raise AlreadyRunning(f"a stack is running in {self.path} (keeper {keeper}): end it with `fleetfeed down`")
+        os.truncate(descriptor, 0)
         return descriptor
 
     def keeper_pid(self) -> int | None:
-        """The process that holds the folder, if one does."""
+        """The process that keeps a stack here, if one does."""
         try:
             with (self.path / LOCK).open() as file:
                 if _take(file.fileno()):
@@ -106,7 +106,7 @@ class RunFolder:
 
 
 def hold(descriptor: int) -> None:
-    """Write into a locked `keeper.lock` that this process is the keeper."""
+    """Write into the locked file that this process is the keeper."""
     os.truncate(descriptor, 0)
     os.pwrite(descriptor, str(os.getpid()).encode(), 0)
 

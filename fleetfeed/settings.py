@@ -9,9 +9,10 @@ from pydantic import Field, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
-    PyprojectTomlConfigSettingsSource,
     SettingsConfigDict,
 )
+
+from dataset_catalog.settings import toml_table
 
 RAY_LEAST_OBJECT_STORE_BYTES = 75 << 20
 HIGHEST_PORT = 65_535
@@ -20,9 +21,7 @@ HIGHEST_PORT = 65_535
 class StackSettings(BaseSettings):
     """Read from `FLEETFEED_STACK_*` and from the table `[stack]` of the TOML file named by `FLEETFEED_CONFIG`."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="FLEETFEED_STACK_", frozen=True, extra="forbid", pyproject_toml_table_header=("stack",)
-    )
+    model_config = SettingsConfigDict(env_prefix="FLEETFEED_STACK_", frozen=True, extra="forbid")
 
     run_dir: Path = Field(
         Path(".fleetfeed"), description="Folder of one stack: the bucket's data, logs, addresses, credentials."
@@ -58,8 +57,7 @@ class StackSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        config = Path(os.environ.get("FLEETFEED_CONFIG", os.devnull))
-        return (init_settings, env_settings, PyprojectTomlConfigSettingsSource(settings_cls, config))
+        return (init_settings, env_settings, toml_table(settings_cls, "stack"))
 
     @model_validator(mode="after")
     def _ports_differ(self) -> StackSettings:

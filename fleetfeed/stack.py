@@ -23,7 +23,7 @@ from fleetfeed.keeper import READY, keep
 from fleetfeed.plan import Plan, StackInfo
 from fleetfeed.ports import choose_ports
 from fleetfeed.processes import end_marked, marked, name_of, wait_until
-from fleetfeed.run_folder import RunFolder, last_lines
+from fleetfeed.run_folder import RunFolder, hold, last_lines
 from fleetfeed.settings import StackSettings
 
 __all__ = ["AlreadyRunning", "Component", "PortTaken", "StackError", "StackInfo", "down", "info", "run", "status", "up"]
@@ -111,6 +111,7 @@ def _prepare(settings: StackSettings) -> tuple[RunFolder, Plan, int]:
         folder.clear()
         plan.link.symlink_to(folder.path)
         servers.write_haproxy_launcher(folder.haproxy_launcher)
+        hold(lock)
     except BaseException:
         os.close(lock)
         raise

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from pydantic import Field, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
-    PyprojectTomlConfigSettingsSource,
     SettingsConfigDict,
 )
+
+from dataset_catalog.settings import toml_table
 
 
 class IngestSettings(BaseSettings):
     """Read from `FLEETFEED_INGEST_*` and from the table `[ingest]` of the TOML file named by `FLEETFEED_CONFIG`."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="FLEETFEED_INGEST_", frozen=True, extra="forbid", pyproject_toml_table_header=("ingest",)
-    )
+    model_config = SettingsConfigDict(env_prefix="FLEETFEED_INGEST_", frozen=True, extra="forbid")
 
     max_telemetry_bytes: int = Field(
         16 << 20, ge=1, description="Largest telemetry body; a recorder closes its segments at 8 MiB."
@@ -54,8 +50,7 @@ class IngestSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        config = Path(os.environ.get("FLEETFEED_CONFIG", os.devnull))
-        return (init_settings, env_settings, PyprojectTomlConfigSettingsSource(settings_cls, config))
+        return (init_settings, env_settings, toml_table(settings_cls, "ingest"))
 
     @model_validator(mode="after")
     def _largest_body_fits(self) -> IngestSettings:

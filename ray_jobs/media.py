@@ -76,7 +76,7 @@ class Track:
 
     @cached_property
     def gops(self) -> tuple[Gop, ...]:
-        """Cut where a keyframe is followed only by later pictures; an open GOP stays with the one before it."""
+        """Cut where a keyframe parts earlier from later pictures; an open GOP stays with the one before it."""
         cuts = list(_closed_starts(self.packets))
         return tuple(Gop(self.packets[a:b]) for a, b in zip(cuts, [*cuts[1:], len(self.packets)], strict=True))
 
@@ -85,9 +85,11 @@ def _closed_starts(packets: tuple[Packet, ...]) -> Iterator[int]:
     earliest_after = [2**63] * (len(packets) + 1)
     for index in range(len(packets) - 1, -1, -1):
         earliest_after[index] = min(packets[index].t_ns, earliest_after[index + 1])
+    latest = -1
     for index, packet in enumerate(packets):
-        if packet.keyframe and packet.t_ns <= earliest_after[index]:
+        if packet.keyframe and latest < packet.t_ns <= earliest_after[index]:
             yield index
+        latest = max(latest, packet.t_ns)
 
 
 def read_track(body: bytes, *, content_type: str, start_ns: int) -> Track:

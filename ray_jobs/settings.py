@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from pydantic import Field
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
-    PyprojectTomlConfigSettingsSource,
     SettingsConfigDict,
 )
+
+from dataset_catalog.settings import toml_table
 
 
 class JobsSettings(BaseSettings):
     """Read from `FLEETFEED_JOBS_*` and from the table `[jobs]` of the TOML file named by `FLEETFEED_CONFIG`."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="FLEETFEED_JOBS_", frozen=True, extra="forbid", pyproject_toml_table_header=("jobs",)
-    )
+    model_config = SettingsConfigDict(env_prefix="FLEETFEED_JOBS_", frozen=True, extra="forbid")
 
     segments_per_task: int = Field(32, ge=1, description="Segments that one Ray task reads before it returns.")
     episodes_per_task: int = Field(4, ge=1, description="Episodes that one Ray task aligns before it returns.")
@@ -42,5 +38,4 @@ class JobsSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        config = Path(os.environ.get("FLEETFEED_CONFIG", os.devnull))
-        return (init_settings, env_settings, PyprojectTomlConfigSettingsSource(settings_cls, config))
+        return (init_settings, env_settings, toml_table(settings_cls, "jobs"))

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fleetfeed.stack import StackInfo
 
 from fleetfeed import stack as embedded
 from fleetfeed.settings import StackSettings
+from fleetfeed.stack import StackInfo
 
 
 @pytest.fixture(scope="session")

@@ -67,6 +67,8 @@ def run(settings: StackSettings, *, seconds: float, keep: bool) -> None:
         with screen.step("Count what arrived"):
             recorded = account.recorded([one["counts"] for robot in robots for one in robot.recorded], [CAMERA])
             tallies = [recorded, account.stored(RawStore.open(storage)), account.indexed(catalog)]
+    dropped = sum(n for robot in robots for one in robot.recorded for n in one["dropped"].values())
+    screen.console.print(f"  the recorders had to drop {dropped} readings (and told the server)")
     outcome = Outcome(tallies, result["held_out_loss"], result["baseline_loss"])
     _last_words(outcome, info, folder, keep=keep, seconds=time.monotonic() - started)
     outcome.check()
@@ -143,9 +145,8 @@ def _train(info: StackInfo, dataset: Dataset, out: Path) -> dict[str, Any]:
     same = before["sample_ids"] == resumed[0]["sample_ids"]
     killed_at, epoch = killed[-1]["batch"], killed[-1]["epoch_batches"]
     say = screen.console.print
-    say(
-        f"  killed after batch {killed_at} ({killed_at % epoch} of {epoch} of its epoch), checkpoint at {before['batch'] - 1}"
-    )
+    say(f"  killed after batch {killed_at}, which was {killed_at % epoch} of {epoch} in its epoch")
+    say(f"  resumed from the checkpoint of batch {result['resumed_at']}")
     say(f"  next batch ({before['batch']}) has the same {len(before['sample_ids'])} sample ids in both runs: {same}")
     say(f"  {result['windows_per_s']:.0f} windows/s; training waited for data {result['wait_share']:.0%} of the time")
     if not same:

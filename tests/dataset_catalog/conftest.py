@@ -18,6 +18,7 @@ import pytest
 
 from dataset_catalog import schema, versions
 from dataset_catalog.catalog import Catalog
+from dataset_catalog.sampling import nearest_index, sample
 from dataset_catalog.storage import Storage
 from dataset_catalog.versions import Manifest
 
@@ -28,7 +29,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "state": {"size": 3, "names": ["hip", "knee", "ankle"], "policy": "linear", "tolerance_ns": 40 * MS},
     "action": {"size": 2, "names": None, "policy": "previous", "tolerance_ns": 60 * MS},
     "torso": {"size": 4, "names": ["w", "x", "y", "z"], "policy": "slerp", "tolerance_ns": 40 * MS},
-    "head": {"size": 0, "names": None, "policy": "nearest", "tolerance_ns": 30 * MS},
+    "head": {"camera": True, "tolerance_ns": 30 * MS, "rendition": "original"},
 }
 
 
@@ -44,7 +45,7 @@ class Episode:
     end_ns: int
     steps: list[int]
     series: dict[str, list[tuple[int, np.ndarray]]]
-    frames: list[tuple[int, np.ndarray]]  # those inside the episode: time, (48, 64, 3) as decoded
+    frames: list[tuple[int, np.ndarray]]  # all that are stored: time, (48, 64, 3) as decoded
     small: list[tuple[int, np.ndarray]]  # the same of the smaller rendition, (24, 32, 3)
     gops: list[dict[str, Any]] = field(repr=False)
 
@@ -90,7 +91,7 @@ def make_episode(
     times = [first + i * FRAME_NS + int(rng.integers(-4 * MS, 4 * MS)) for i in range(skip + frames) if i != skip + 15]
     start, end = times[skip] - MS, times[-1] + MS
     gops, small_gops = (record(name, robot, label, times, size, seed) for label, size in RENDITIONS.items())
-    inside = [time for time in times if start <= time < end]
+    inside = list(range(start + 3 * MS, end, 40 * MS))  # a clock of its own, 25 Hz
     return Episode(
         name,
         robot,
@@ -101,10 +102,10 @@ def make_episode(
         inside,
         {
             "state": walk(rng, start, end, 10 * MS, 3, hole=(start + 400 * MS, start + 520 * MS)),
-            "action": walk(rng, start + 20 * MS, end, 33 * MS, 2),
+            "action": walk(rng, start - 200 * MS, end + 200 * MS, 33 * MS, 2),  # wider than the episode
             "torso": turn(rng, start, end, 20 * MS),
         },
-        *([(t, rgb) for t, rgb in decode_all(rows) if start <= t < end] for rows in (gops, small_gops)),
+        *(list(decode_all(rows)) for rows in (gops, small_gops)),
         gops + small_gops,
     )
 
@@ -193,17 +194,33 @@ def episode_row(e: Episode) -> dict[str, Any]:
 
 
 def steps_table(episodes: list[Episode]) -> pa.Table:
-    sizes = {name: column["size"] for name, column in COLUMNS.items() if column["size"]}
-    rows = []
-    for e in episodes:
-        for step, t in enumerate(e.steps):
-            row = {"robot_id": e.robot_id, "recording_id": f"rec-{e.robot_id}", "episode_id": e.episode_id}
-            row |= {"step": step, "t_ns": t, "head_gop": 0, "head_k": 0, "head_age_ns": 0}
-            for name in sizes:
-                time, value = min(e.series[name], key=lambda item: abs(item[0] - t))
-                row |= {name: value.tolist(), f"{name}_age_ns": t - time}
-            rows.append(row)
+    """As the align job makes them: every column by its policy and tolerance, every camera by the nearest frame."""
+    sizes = {name: column["size"] for name, column in COLUMNS.items() if "size" in column}
+    rows = [row for e in episodes for row in steps_of(e, sizes)]
     return pa.Table.from_pylist(rows, schema=schema.steps_schema(sizes, ["head"]))
+
+
+def steps_of(e: Episode, sizes: dict[str, int]) -> Iterator[dict[str, Any]]:
+    at = np.array(e.steps)
+    taken = {}
+    for name in sizes:
+        times, values = (np.array(one) for one in zip(*e.series[name], strict=True))
+        rule = COLUMNS[name]
+        taken[name] = sample(rule["policy"], times, values, at, tolerance_ns=rule["tolerance_ns"])
+    places = [
+        (t, row["gop"], k) for row in e.gops if row["rendition"] == "original" for k, t in enumerate(row["frame_t_ns"])
+    ]
+    nearest = nearest_index(np.array([t for t, _, _ in places]), at)
+    for step, t in enumerate(e.steps):
+        frame_t, gop, k = places[nearest[step]]
+        row = {"robot_id": e.robot_id, "recording_id": f"rec-{e.robot_id}", "episode_id": e.episode_id}
+        row |= {"step": step, "t_ns": t}
+        if abs(t - frame_t) <= COLUMNS["head"]["tolerance_ns"]:
+            row |= {"head_gop": gop, "head_k": k, "head_age_ns": t - frame_t}
+        for name, got in taken.items():
+            if got.valid[step]:
+                row |= {name: got.values[step].tolist(), f"{name}_age_ns": int(got.age_ns[step])}
+        yield row
 
 
 def series_table(episodes: list[Episode]) -> pa.Table:

@@ -24,8 +24,8 @@ def run(lake: Any, *arguments: str) -> Result:
         (["recordings", "--robot", "h2"], ["rec-h2", "quarantined"]),
         (["videos", "--robot", "h1", "--start", "2026-01-01T00:00:20Z"], ["head", "90"]),
         (["sql", "SELECT count(*) AS n FROM pick.episodes"], ["n", "5"]),
-        (["datasets"], ["pick", "2", "163"]),
-        (["show", "pick"], ["pick v2: 163 steps", "hip, knee, ankle", "slerp", "h264-small", "pour water"]),
+        (["datasets"], ["pick", "2", "204"]),
+        (["show", "pick"], ["pick v2: 204 steps", "hip, knee, ankle", "slerp", "h264-small", "pour water"]),
         (["show", "pick", "--version", "v1"], ["pick v1: "]),
     ],
 )

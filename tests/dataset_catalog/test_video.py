@@ -15,8 +15,11 @@ from dataset_catalog.video import decode_gop, split_planes, to_rgb
 GRAYS = list(range(20, 200, 12))
 
 
-def encode(codec: str = "libx264", *, bframes: int = 0, extradata_apart: bool = False) -> tuple[list[bytes], bytes]:
+def encode(
+    codec: str = "libx264", *, bframes: int = 0, extradata_apart: bool = False, noise: bool = False
+) -> tuple[list[bytes], bytes]:
     """One GOP of flat gray pictures, each brighter than the one before: packets in decoding order, extradata."""
+    rng = np.random.default_rng(0)
     context: Any = av.CodecContext.create(codec, "w")
     context.width, context.height, context.pix_fmt = 64, 48, "yuv420p"
     context.time_base, context.framerate = Fraction(1, 30), Fraction(30)
@@ -26,7 +29,8 @@ def encode(codec: str = "libx264", *, bframes: int = 0, extradata_apart: bool = 
         context.flags |= 1 << 22  # AV_CODEC_FLAG_GLOBAL_HEADER
     packets = []
     for i, gray in enumerate(GRAYS):
-        frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), gray, np.uint8), format="rgb24")
+        picture = rng.integers(0, 256, (48, 64, 3), np.uint8) if noise else np.full((48, 64, 3), gray, np.uint8)
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
         frame.pts = i
         packets += [bytes(packet) for packet in context.encode(frame)]
     packets += [bytes(packet) for packet in context.encode(None)]
@@ -75,6 +79,16 @@ def test_a_failure_names_what_is_wrong_and_the_next_gop_still_decodes() -> None:
     with pytest.raises(DecodeError):
         decode_gop("h264", b"", flipped)
     assert grays(decode_gop("h264", b"", packets)) == pytest.approx(GRAYS, abs=3)
+
+
+def test_a_damaged_picture_that_libav_conceals_is_an_error() -> None:
+    packets, _ = encode(noise=True)
+    middle = len(packets[4]) // 2
+    packets[4] = (
+        packets[4][:middle] + bytes(b ^ 0xFF for b in packets[4][middle : middle + 20]) + packets[4][middle + 20 :]
+    )
+    with pytest.raises(DecodeError, match=r"h264 marks frames .*4.* of 15 as corrupt"):
+        decode_gop("h264", b"", packets)
 
 
 def test_rgb_is_height_width_channels_at_the_size_asked_for() -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dataset_catalog.dataset import Camera
 from dataset_catalog.errors import NotFound, WindowError
-from dataset_catalog.spec import horizon
+from dataset_catalog.spec import horizon, prefer
 from dataset_catalog.windows import Windows
 
 OBSERVATIONS = {"state": [-0.1, 0.0], "torso": [-0.033, 0.0], "head": [-0.2, 0.0]}
@@ -86,6 +87,25 @@ def test_every_window_is_what_the_slow_reference_says(lake: Any) -> None:
     assert_like_the_slow_reference(windows, lake, frames="frames")
 
 
+def test_at_offset_zero_a_window_is_what_the_step_says(lake: Any) -> None:
+    dataset = lake.catalog.dataset("pick")
+    windows = dataset.windows({name: [0.0] for name in ("state", "action", "torso", "head")}, rendition="original")
+    batch = windows.batch(np.arange(len(windows)))
+    for row, step in enumerate(dataset.steps().to_pylist()):
+        for name in ("state", "action", "torso"):
+            assert batch[f"{name}_mask"][row, 0] == (step[name] is not None)
+            if step[name] is not None:
+                assert batch[name][row, 0].tolist() == step[name]
+                assert batch[f"{name}_age_ns"][row, 0] == step[f"{name}_age_ns"]
+        assert batch["head_mask"][row, 0] == (step["head_k"] is not None)
+        if step["head_k"] is not None:
+            stored = 10 * step["head_gop"] + step["head_k"]
+            assert (
+                batch["head"][row, 0] == lake.episodes[step["episode_id"]].frames[stored][1].transpose(2, 0, 1)
+            ).all()
+    assert 0 < batch["head_mask"].sum() < len(windows)
+
+
 def test_a_small_image_size_takes_the_small_rendition(lake: Any) -> None:
     windows = lake.catalog.dataset("pick").windows(OBSERVATIONS, ACTIONS, image_size=(24, 32))
     assert windows.spec.cameras[0].renditions == ("h264-small", "original")
@@ -96,6 +116,15 @@ def test_the_original_can_be_asked_for_at_any_size(lake: Any) -> None:
     windows = lake.catalog.dataset("pick").windows({"head": [0]}, image_size=(24, 32), rendition="original")
     assert windows.spec.cameras[0].renditions == ("original",)
     assert windows.batch(np.array([3]))["head"].shape == (1, 1, 3, 24, 32)
+
+
+def test_of_the_renditions_the_smallest_that_is_large_enough_is_preferred() -> None:
+    sizes = {"original": (480, 640), "h264-g10": (480, 640), "small": (224, 224), "tiny": (96, 96)}
+    camera = Camera(0, sizes)
+    assert prefer("head", camera, (200, 224), None) == ("small", "h264-g10", "original", "tiny")
+    assert prefer("head", camera, (720, 1280), None) == ("h264-g10", "original", "small", "tiny")
+    assert prefer("head", camera, None, None) == ("h264-g10", "original", "small", "tiny")
+    assert prefer("head", camera, (200, 224), "original") == ("original",)
 
 
 def test_shapes_and_dtypes_are_as_documented(lake: Any) -> None:
@@ -123,7 +152,7 @@ def test_one_sample_is_a_batch_without_its_first_axis(lake: Any) -> None:
     windows = lake.catalog.dataset("pick").windows(OBSERVATIONS, ACTIONS)
     sample = windows[-1]
     assert sample["head"].shape == (2, 3, 48, 64)
-    assert sample["sample_id"] == "e4:11"
+    assert sample["sample_id"] == "e4:13"
     with pytest.raises(IndexError, match=r"must be in \[0, "):
         windows[len(windows)]
 
@@ -154,8 +183,8 @@ def test_a_spec_that_does_not_fit_says_why(lake: Any, arguments: Any, sentence: 
 
 
 def test_a_step_that_does_not_exist_is_not_found(lake: Any) -> None:
-    with pytest.raises(NotFound, match="has the steps 0 to 11, got"):
-        lake.catalog.dataset("pick").windows({"state": [0]}).at([("e4", 12)])
+    with pytest.raises(NotFound, match="has the steps 0 to 13, got"):
+        lake.catalog.dataset("pick").windows({"state": [0]}).at([("e4", 14)])
 
 
 def test_horizon_counts_from_now_and_ends_before_its_seconds() -> None:

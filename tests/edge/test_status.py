@@ -25,7 +25,7 @@ def test_an_empty_spool_has_no_lines(tmp_path: Path) -> None:
     assert status(Spool(tmp_path)) == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("usq"), st.integers(1, 5)), max_size=8))
 def test_the_sums_agree_wherever_the_segments_went(
     tmp_path_factory: pytest.TempPathFactory, view: View, went: list[tuple[str, int]]

@@ -376,6 +376,20 @@ def test_two_agents_on_one_folder_store_and_count_each_segment_once(agent: Robot
     assert _is_stored(agent, *added)
 
 
+def test_a_segment_that_another_agent_carried_meanwhile_is_not_tried_for_ever(agent: Robot) -> None:
+    added = agent.seen.add(0)
+
+    def other_agent_was_faster(request: Request) -> Answer:
+        receipt = wire.Receipt.from_json(agent.server.receipt(request))
+        agent.spool.acknowledge(added, receipt)
+        return agent.server.problem(503, "busy", "later")
+
+    agent.server.script = [other_agent_was_faster]
+    agent.empty()
+    assert len(agent.server.requests) == 1
+    assert _is_stored(agent, added)
+
+
 def test_an_error_that_nobody_expected_ends_the_run_and_is_raised(
     agent: Robot, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,6 @@ def test_a_second_run_of_each_job_changes_nothing(stack: StackInfo, robot: DemoR
 def _contents(stack: StackInfo) -> dict[str, list[dict[str, object]]]:
     """Every row of every table, sorted."""
     catalog = Catalog(storage_of(stack))
-    tables = ["segments", '"telemetry.joint_states"', '"telemetry.episode"']
+    tables = ["segments", "telemetry.joint_states", "telemetry.episode"]
     tables += [f"{DATASET}.{name}" for name in ("steps", "series", "episodes", "gops")]
     return {name: sorted(catalog.sql(f"SELECT * FROM {name}").to_pylist(), key=repr) for name in tables}

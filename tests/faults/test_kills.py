@@ -10,7 +10,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from fleetfeed.stack import StackInfo
 
 from dataset_catalog import Catalog
 from edge.topics import AGENT_STREAM
@@ -18,6 +17,7 @@ from fleetfeed.demo import account
 from fleetfeed.demo.fleet import DemoRobot
 from fleetfeed.demo.robot import CAMERA
 from fleetfeed.demo.work import let_in, run_job, storage_of
+from fleetfeed.stack import StackInfo
 from ingest_serve.raw_store import RawStore
 
 pytestmark = pytest.mark.stack

@@ -37,7 +37,7 @@ def test_a_port_that_was_asked_for_is_taken_as_it_is() -> None:
 def test_a_taken_port_is_named_with_its_setting() -> None:
     with listener() as server:
         port = server.getsockname()[1]
-        with pytest.raises(PortTaken, match=rf"port {port} .* set s3_port \(FLEETFEED_STACK_S3_PORT\)"):
+        with pytest.raises(PortTaken, match=rf"127.0.0.1:{port} is taken .* set s3_port \(FLEETFEED_STACK_S3_PORT\)"):
             choose_ports(StackSettings(s3_port=port), randomness=random.Random(1))
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from fleetfeed.errors import AlreadyRunning, StackError
-from fleetfeed.run_folder import RunFolder
+from fleetfeed.run_folder import RunFolder, hold
 
 
 def test_one_keeper_holds_a_folder(tmp_path: Path) -> None:
     folder = RunFolder.open(tmp_path / "run")
     assert folder.keeper_pid() is None
     lock = folder.lock()
+    hold(lock)
     assert folder.keeper_pid() == os.getpid()
     with pytest.raises(AlreadyRunning, match=rf"{folder.path} \(keeper {os.getpid()}\)"):
         folder.lock()

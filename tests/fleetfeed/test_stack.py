@@ -16,6 +16,7 @@ from urllib.error import HTTPError
 
 import grpc
 import obstore
+import psutil
 import pytest
 from obstore.store import S3Store
 
@@ -146,18 +147,40 @@ def test_a_killed_keeper_leaves_nothing_behind_but_the_bucket(running: StackInfo
     assert embedded.down(run_dir) == []
 
 
-def test_ctrl_c_while_it_starts_ends_everything(tmp_path: Path) -> None:
-    foreground = subprocess.Popen(
-        [sys.executable, "-c", FOREGROUND, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True
-    )
-    assert foreground.stdout is not None
-    while "Ray" not in foreground.stdout.readline():
-        assert foreground.poll() is None
-    info = embedded.info(tmp_path / "run")
+@pytest.fixture
+def starting(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A stack in the foreground that has come as far as waiting for Ray."""
+    command = [sys.executable, "-c", FOREGROUND, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as foreground:
+        assert foreground.stdout is not None
+        while "Ray" not in foreground.stdout.readline():
+            assert foreground.poll() is None
+        yield foreground
+        foreground.kill()
+    embedded.down(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_while_it_starts_ends_everything(
+    starting: subprocess.Popen[str], tmp_path: Path, number: signal.Signals
+) -> None:
+    info = embedded.info(tmp_path)
     assert info is not None
-    assert marked(info.stack_id)
-    foreground.send_signal(signal.SIGINT)
-    assert foreground.wait(ENDS_S) == 0
+    assert {component.name for component in embedded.status(tmp_path)} >= {"weed", "fleetfeed.serving"}
+    starting.send_signal(number)
+    assert wait_until(lambda: is_gone(info), limit_s=ENDS_S), embedded.status(tmp_path)
+    assert starting.wait(ENDS_S) == (-number if number is signal.SIGKILL else 0)
+
+
+def test_down_finds_what_is_left_when_nobody_could_clean_up(starting: subprocess.Popen[str], tmp_path: Path) -> None:
+    info = embedded.info(tmp_path)
+    assert info is not None
+    reaper = [one for one in psutil.Process(starting.pid).children() if "fleetfeed.reaper" in one.cmdline()]
+    for process in (*reaper, starting):
+        process.kill()
+    starting.wait(ENDS_S)
+    assert len(reaper) == 1
+    assert "weed" in embedded.down(tmp_path)
     assert is_gone(info)
 
 
@@ -173,6 +196,6 @@ def test_a_taken_port_is_said_before_anything_starts(tmp_path: Path) -> None:
         server.bind(("127.0.0.1", 0))
         server.listen()
         port = server.getsockname()[1]
-        with pytest.raises(PortTaken, match=f"port {port}"):
+        with pytest.raises(PortTaken, match=f"127.0.0.1:{port} is taken"):
             embedded.up(settings(tmp_path, http_port=port), report=print)
     assert embedded.down(tmp_path) == []

@@ -127,6 +127,16 @@ def robot(s3_lake: Storage) -> Robot:
     return Robot(s3_lake)
 
 
+@pytest.fixture(scope="session")
+def make_pictures() -> Any:
+    return pictures
+
+
+@pytest.fixture(scope="session")
+def make_video() -> Any:
+    return video
+
+
 @dataclass
 class Robot:
     """One recording of one robot, stored segment by segment."""

@@ -1,0 +1,127 @@
+"""Specs, series and steps: what a dataset's rows are made of."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ray_jobs.align import Frames, rate_times, steps_batch
+from ray_jobs.align_spec import AlignSpec, Column
+from ray_jobs.episodes import Episode
+from ray_jobs.errors import SpecError
+from ray_jobs.series import Series, to_series, vector_at
+
+SPECS = Path(__file__).parents[2] / "ray_jobs" / "specs"
+FIELD = 'topic = "/q"\nfield = "p"\ntolerance_ms = 1'
+POSITION = {"topic": "/q", "field": "position", "policy": "nearest", "tolerance_ms": 1, "size": 2}
+
+
+def column(**more: Any) -> Column:
+    return Column.model_validate(POSITION | more)
+
+
+@pytest.mark.parametrize("path", sorted(SPECS.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_specs_that_come_with_us_can_be_read(path: Path) -> None:
+    spec = AlignSpec.load(path)
+    assert spec.name == path.stem
+    assert spec.reference in spec.cameras
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('name = "A b"\nrate_hz = 1', "name:"),
+        ('name = "a"', "either reference"),
+        ('name = "a"\nrate_hz = 0', "rate_hz: Input should be greater than 0"),
+        ('name = "a"\nrate_hz = 1\nspeed = 2', "speed: Extra inputs"),
+        ('name = "a"\nreference = "Head.cam"', "cameras.Head.cam"),
+        (f'name = "a"\nrate_hz = 1\n[columns.t_ns]\n{FIELD}\npolicy = "nearest"\nsize = 1', "t_ns: two columns"),
+        (f'name = "a"\nrate_hz = 1\n[columns.q]\n{FIELD}\npolicy = "slerp"\nsize = 3', "columns.q: .* slerp"),
+        ("name = ", "Invalid"),
+    ],
+)
+def test_a_wrong_spec_says_where_and_what(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "spec.toml"
+    path.write_text(text)
+    with pytest.raises(SpecError, match=said):
+        AlignSpec.load(path)
+
+
+def test_the_reference_is_a_camera_with_tolerance_zero_unless_the_spec_says_more() -> None:
+    assert AlignSpec(name="a", reference="cam").cameras["cam"].tolerance_ns == 0
+    wide = {"name": "a", "reference": "cam", "cameras": {"cam": {"tolerance_ms": 2.5}}}
+    assert AlignSpec.model_validate(wide).cameras["cam"].tolerance_ns == 2_500_000
+
+
+@pytest.mark.parametrize(
+    ("message", "field", "vector"),
+    [
+        ({"p": [1, 2]}, "p", [1, 2]),
+        ({"a": {"p": np.array([1.5])}}, "a.p", [1.5]),
+        ({"level": 3}, "level", [3]),
+        ({"q": {"x": 1, "y": 2, "z": 3, "w": 4}}, "q", [4, 1, 2, 3]),
+        ({"v": {"z": 3, "y": 2, "x": 1}}, "v", [1, 2, 3]),
+        ({"p": [1, None]}, "p", None),
+        ({"p": []}, "p", None),
+        ({"p": "on"}, "p", None),
+        ([1], "p", None),
+    ],
+)
+def test_a_field_is_a_vector_or_no_reading(message: Any, field: str, vector: Any) -> None:
+    assert vector_at(message, field) == vector
+
+
+def test_a_series_is_in_order_of_time_and_leaves_out_messages_without_a_reading() -> None:
+    messages = [(3, {"position": [5, 6]}), (1, {"position": [1, 2]}), (2, {"position": None})]
+    found = to_series("state", column(), messages)
+    assert (found.t_ns.tolist(), found.values.tolist(), found.names) == ([1, 3], [[1, 2], [5, 6]], None)
+    assert found.within(2, 4).t_ns.tolist() == [3]
+    assert to_series("state", column(), []).values.shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("messages", "said"),
+    [
+        ([{"velocity": [1, 2]}], r"no message of /q has numbers at 'position', but \['velocity'\]"),
+        ([{"position": [1, 2, 3]}], "has 3 numbers, not 2"),
+        ([{"position": [1, 2], "name": ["a", "b"]}, {"position": [1, 2], "name": ["b", "a"]}], "names .* change"),
+        ([{"position": [1, 2], "name": ["a"]}], "has 1 names, not 2"),
+    ],
+)
+def test_a_column_that_does_not_fit_says_why(messages: list[Any], said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        to_series("state", column(names="name"), list(enumerate(messages)))
+
+
+@given(st.integers(0, 10**18), st.integers(0, 10**10), st.floats(0.5, 1000))
+def test_a_fixed_rate_ticks_without_drift(start_ns: int, duration_ns: int, rate_hz: float) -> None:
+    times = rate_times(start_ns, start_ns + duration_ns, rate_hz=rate_hz)
+    period = Fraction(10**9) / Fraction(rate_hz)
+    exact = [start_ns + i * period for i in range(len(times))]
+    assert all(abs(t - e) <= Fraction(1, 2) for t, e in zip(times.tolist(), exact, strict=True))
+    assert len(times) == 0 or times[-1] < start_ns + duration_ns
+    assert start_ns + len(times) * period >= start_ns + duration_ns - 1
+
+
+def test_steps_take_what_is_in_tolerance_and_null_otherwise() -> None:
+    data = {"name": "a", "rate_hz": 10, "columns": {"state": POSITION}, "cameras": {"cam": {"tolerance_ms": 20}}}
+    spec = AlignSpec.model_validate(data)
+    ms = 1_000_000
+    frames = Frames("original")
+    frames.add_gop([0, 33 * ms, 66 * ms])
+    frames.add_gop([100 * ms, 133 * ms])
+    series = Series(np.array([1, 150, 200]) * ms, np.array([[1, 2], [3, 4], [5, 6]], np.float32), None)
+    episode = Episode("E", "r", "REC", "", None, None, 0, 300 * ms)
+    found = steps_batch(episode, spec, {"state": series}, {"cam": frames}).to_pylist()
+    assert [row["t_ns"] for row in found] == [0, 100 * ms, 200 * ms]
+    assert [row["state"] for row in found] == [[1, 2], None, [5, 6]]
+    assert [row["state_age_ns"] for row in found] == [-ms, None, 0]
+    assert [(row["cam_gop"], row["cam_k"], row["cam_age_ns"]) for row in found] == [(0, 0, 0), (1, 0, 0), (None,) * 3]
+    empty = steps_batch(episode, spec, {"state": series}, {"cam": Frames("original")}).to_pylist()
+    assert all(row["cam_gop"] is None for row in empty)

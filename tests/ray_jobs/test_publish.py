@@ -1,0 +1,113 @@
+"""The commit: nothing, or everything, and never another writer's rows. On a folder; the jobs' tests do it on S3."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lance
+import pyarrow as pa
+import pytest
+
+from dataset_catalog import versions
+from dataset_catalog.errors import VersionConflict
+from dataset_catalog.storage import Storage
+from dataset_catalog.tables import open_table
+from ray_jobs import publish
+from ray_jobs.errors import CommitLost, RowsLost
+from ray_jobs.publish import Base, Written
+
+CHAIN = "datasets/d"
+SCHEMA = pa.schema([("x", pa.int64())])
+SCHEMAS = {"steps": SCHEMA, "episodes": SCHEMA}
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Storage:
+    return Storage.open(str(tmp_path))
+
+
+def begin(lake: Storage) -> Base:
+    return publish.begin(lake, CHAIN, planned_on=versions.newest(lake, CHAIN), schemas=SCHEMAS)
+
+
+def write(lake: Storage, *values: int, table: str = "steps") -> Written:
+    batch = pa.RecordBatch.from_pydict({"x": list(values)}, schema=SCHEMA)
+    return publish.write(lake, CHAIN, table, SCHEMA, [batch])
+
+
+def commit(base: Base, **written: Written) -> Any:
+    return publish.commit(base, written, positions={"at": 1}, now_ns=5)
+
+
+def values(lake: Storage, table: str = "steps") -> list[int]:
+    manifest = versions.newest(lake, CHAIN)
+    assert manifest
+    return list(open_table(lake, CHAIN, manifest, table).to_table()["x"].to_pylist())
+
+
+def test_versions_follow_each_other_and_an_untouched_table_keeps_its_own(lake: Storage) -> None:
+    base = begin(lake)
+    first = commit(base, steps=write(lake, 1, 2))
+    second = commit(begin(lake), steps=write(lake, 3))
+    assert (first.n, second.n, second.positions, values(lake), values(lake, "episodes")) == (
+        1,
+        2,
+        {"at": 1},
+        [1, 2, 3],
+        [],
+    )
+    assert second.tables["episodes"] == first.tables["episodes"]
+    steps = lance.dataset(versions.table_uri(lake, CHAIN, "steps"))
+    assert {name: tag["version"] for name, tag in steps.tags.list().items()} == {
+        f"v{manifest.n}": manifest.tables["steps"] for manifest in (first, second)
+    }
+    assert steps.has_stable_row_ids
+
+
+def test_what_a_dead_run_left_behind_is_gone_and_never_published(lake: Storage) -> None:
+    commit(begin(lake), steps=write(lake, 1))
+    for leftover in (7, 8):
+        publish._append(begin(lake), "steps", write(lake, leftover))
+    assert values(lake) == [1]
+    commit(begin(lake), steps=write(lake, 2))
+    assert values(lake) == [1, 2]
+
+
+def test_a_first_run_that_died_leaves_tables_that_are_begun_anew(lake: Storage) -> None:
+    publish._append(begin(lake), "steps", write(lake, 7))
+    commit(begin(lake), steps=write(lake, 1))
+    assert values(lake) == [1]
+
+
+def test_of_two_writers_one_publishes(lake: Storage) -> None:
+    commit(begin(lake), steps=write(lake, 1))
+    late, early = begin(lake), begin(lake)
+    commit(early, steps=write(lake, 2))
+    with pytest.raises((CommitLost, VersionConflict)):
+        commit(late, steps=write(lake, 3))
+    assert values(lake) == [1, 2]
+    commit(begin(lake), steps=write(lake, 4))
+    assert values(lake) == [1, 2, 4]
+
+
+def test_a_commit_that_lands_behind_another_is_abandoned(lake: Storage) -> None:
+    base = begin(lake)
+    publish._append(base, "steps", write(lake, 2))
+    with pytest.raises(CommitLost, match="landed at 3, expected 2"):
+        commit(base, steps=write(lake, 3))
+    assert versions.newest(lake, CHAIN) is None
+
+
+def test_work_planned_on_an_older_version_does_not_begin(lake: Storage) -> None:
+    planned_on = versions.newest(lake, CHAIN)
+    commit(begin(lake), steps=write(lake, 1))
+    with pytest.raises(VersionConflict, match="was at version 0 when this run was planned and is at 1 now"):
+        publish.begin(lake, CHAIN, planned_on=planned_on, schemas=SCHEMAS)
+
+
+def test_rows_that_got_lost_are_noticed(lake: Storage) -> None:
+    base, written = begin(lake), write(lake, 1, 2)
+    with pytest.raises(RowsLost, match="hold 2 rows, workers wrote 3"):
+        commit(base, steps=Written(3, written.fragments))
+    assert versions.newest(lake, CHAIN) is None
