@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 
 from dataset_catalog import schema, versions
+from dataset_catalog.contents import Contents
 from dataset_catalog.dataset import Dataset
 from dataset_catalog.errors import NotFound
 from dataset_catalog.settings import StorageSettings
@@ -99,8 +100,10 @@ class Catalog:
         return query(sql, [self._segments(), *self._others()])
 
     def datasets(self) -> pa.Table:
-        """One row a dataset: name, newest version, created_ns, and how many robots, episodes and steps it has."""
-        return pa.Table.from_pylist([self._describe(name) for name in self._dataset_names()], schema=_DATASETS)
+        """One row a dataset: name, newest version, created_ns, and how many robots, episodes, steps it has."""
+        published = [(name, self._newest(f"{versions.DATASETS}/{name}")) for name in self._dataset_names()]
+        rows = [_describe(Contents(self.storage, name, manifest)) for name, manifest in published if manifest]
+        return pa.Table.from_pylist(rows, schema=_DATASETS)
 
     def dataset(self, name: str, version: int | str | None = None) -> Dataset:
         """A dataset at its newest version, or at version `7`, also written `"v7"`.
@@ -108,13 +111,10 @@ class Catalog:
         Raises `NotFound` for a dataset or a version that has not been published.
         """
         chain = f"{versions.DATASETS}/{name}"
-        if version is not None:
-            with reaching(self.storage):
-                return Dataset(self.storage, name, versions.read(self.storage, chain, _number(version)))
-        manifest = self._newest(chain)
+        manifest = self._newest(chain) if version is None else self._read(chain, _number(version))
         if manifest is None:
             raise NotFound(f"no dataset named {name!r}; there are {self._dataset_names()}")
-        return Dataset(self.storage, name, manifest)
+        return Dataset(Contents(self.storage, name, manifest))
 
     def _segments(self) -> View:
         manifest = self._newest(versions.SEGMENTS)
@@ -139,24 +139,15 @@ class Catalog:
         with reaching(self.storage):
             return versions.newest(self.storage, chain)
 
+    def _read(self, chain: str, n: int) -> Manifest:
+        with reaching(self.storage):
+            return versions.read(self.storage, chain, n)
+
     def _view(self, chain: str, manifest: Manifest, table: str) -> View:
         lake = open_table(self.storage, chain, manifest, table)
         shown = tuple(name for name in lake.schema.names if name != "payload") if table == "gops" else None
         sql_schema = "main" if chain == versions.SEGMENTS else chain.rsplit("/", 1)[-1]
         return View(table, lake, sql_schema, shown)
-
-    def _describe(self, name: str) -> dict[str, object]:
-        dataset = self.dataset(name)
-        episodes = dataset.episodes()
-        return {
-            "name": name,
-            "version": dataset.version,
-            "created_ns": dataset.manifest.created_ns,
-            "robots": len(episodes["robot_id"].unique()),
-            "episodes": len(episodes),
-            "steps": sum(episodes["steps"].to_pylist()),
-            "cameras": list(dataset.cameras),
-        }
 
     def _dataset_names(self) -> list[str]:
         folder = self.storage.path(versions.DATASETS)
@@ -166,6 +157,18 @@ class Catalog:
             except FileNotFoundError:
                 return []
         return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in paths)
+
+
+def _describe(contents: Contents) -> dict[str, object]:
+    return {
+        "name": contents.name,
+        "version": contents.manifest.n,
+        "created_ns": contents.manifest.created_ns,
+        "robots": len(contents.episodes["robot_id"].unique()),
+        "episodes": len(contents.episodes),
+        "steps": sum(contents.episodes["steps"].to_pylist()),
+        "cameras": contents.camera_names,
+    }
 
 
 def _number(version: int | str) -> int:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dataset_catalog.contents import Camera, Column, Contents
 from dataset_catalog.errors import NotFound, QueryError
 from dataset_catalog.filters import matching
-from dataset_catalog.sampling import Policy
 from dataset_catalog.selection import Run, Selection, part_of
-from dataset_catalog.sql import View, query
-from dataset_catalog.storage import Storage
-from dataset_catalog.tables import contains, open_table
+from dataset_catalog.tables import contains
 from dataset_catalog.versions import DATASETS, Manifest
 
 if TYPE_CHECKING:
@@ -28,27 +24,6 @@ if TYPE_CHECKING:
     from dataset_catalog.windows import Windows
 
 FRAME_BYTES = 256 * 2**20
-CAMERA_TOLERANCE_NS = 50_000_000  # of a camera that `episodes.columns` does not list
-
-_RENDITIONS = "SELECT camera, rendition, min(height) AS height, min(width) AS width FROM gops GROUP BY ALL ORDER BY ALL"
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A numeric column: vectors of `size`, the names of their elements, and how they are aligned."""
-
-    size: int
-    names: tuple[str, ...] | None
-    policy: Policy
-    tolerance_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Camera:
-    """A camera: how far a frame may be from the time asked for, and the smallest (height, width) of each rendition."""
-
-    tolerance_ns: int
-    renditions: Mapping[str, Size]
 
 
 class Dataset:
@@ -57,12 +32,11 @@ class Dataset:
     Steps and windows are numbered over the selection: episodes by (robot, start, id), steps by time.
     """
 
-    def __init__(self, storage: Storage, name: str, manifest: Manifest, selection: Selection | None = None) -> None:
-        self.storage, self.name, self.manifest = storage, name, manifest
-        self._narrowed = selection
+    def __init__(self, contents: Contents, selection: Selection | None = None) -> None:
+        self._contents, self._narrowed = contents, selection
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Dataset, (self.storage, self.name, self.manifest, self._narrowed))
+        return (Dataset, (self._contents, self._narrowed))
 
     def __len__(self) -> int:
         """How many steps are selected."""
@@ -72,50 +46,46 @@ class Dataset:
         return f"<Dataset {self.name} v{self.version}: {len(self)} steps of {len(self.selection.episode_ids)} episodes>"
 
     @property
+    def name(self) -> str:
+        return self._contents.name
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._contents.manifest
+
+    @property
     def version(self) -> int:
         return self.manifest.n
 
     @property
     def uri(self) -> str:
-        return self.storage.uri(f"{DATASETS}/{self.name}")
+        return self._contents.storage.uri(f"{DATASETS}/{self.name}")
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """The numeric columns by name."""
+        return self._contents.columns
+
+    @property
+    def cameras(self) -> dict[str, Camera]:
+        """The cameras by name."""
+        return self._contents.cameras
+
+    def table(self, name: str) -> Any:
+        """The whole table `steps`, `series`, `gops` or `episodes`, as a `lance.LanceDataset` at this version."""
+        return self._contents.table(name)
 
     @cached_property
     def selection(self) -> Selection:
         """The selected steps; all of them at first."""
         if self._narrowed is not None:
             return self._narrowed
-        rows = self._all_episodes.select(["episode_id", "steps"]).to_pylist()
+        rows = self._contents.episodes.select(["episode_id", "steps"]).to_pylist()
         return Selection.of(Run(row["episode_id"], 0, row["steps"]) for row in rows)
-
-    @cached_property
-    def columns(self) -> dict[str, Column]:
-        """The numeric columns by name."""
-        return {
-            name: Column(it["size"], tuple(it["names"]) if it["names"] else None, it["policy"], it["tolerance_ns"])
-            for name, it in self._declared.items()
-            if name not in self._camera_names()
-        }
-
-    @cached_property
-    def cameras(self) -> dict[str, Camera]:
-        """The cameras by name."""
-        renditions: dict[str, dict[str, Size]] = {name: {} for name in self._camera_names()}
-        if "gops" in self.manifest.tables:
-            view = View("gops", self.table("gops"), columns=("camera", "rendition", "height", "width"))
-            for row in query(_RENDITIONS, [view]).to_pylist():
-                renditions.setdefault(row["camera"], {})[row["rendition"]] = (row["height"], row["width"])
-        tolerance = {name: it["tolerance_ns"] for name, it in self._declared.items()}
-        return {name: Camera(tolerance.get(name, CAMERA_TOLERANCE_NS), sizes) for name, sizes in renditions.items()}
-
-    def table(self, name: str) -> Any:
-        """The whole table `steps`, `series`, `gops` or `episodes`, as a `lance.LanceDataset` at this version."""
-        if name not in self._tables:
-            self._tables[name] = open_table(self.storage, f"{DATASETS}/{self.name}", self.manifest, name)
-        return self._tables[name]
 
     def episodes(self) -> pa.Table:
         """The selected episodes' rows, whole, in order."""
-        table = self._all_episodes
+        table = self._contents.episodes
         return table.filter(pc.is_in(table["episode_id"], pa.array(self.selection.episode_ids, pa.string())))
 
     def steps(self) -> pa.Table:
@@ -147,8 +117,8 @@ class Dataset:
             if wanted is not None:
                 kept = kept.only(self._episodes_with(column, wanted))
         if where is not None:
-            kept = kept.intersect(matching(where, episodes=self._all_episodes, steps=self.table("steps")))
-        return Dataset(self.storage, self.name, self.manifest, kept)
+            kept = kept.intersect(matching(where, episodes=self._contents.episodes, steps=self.table("steps")))
+        return Dataset(self._contents, kept)
 
     def split(self, *, seed: int = 0, **shares: float) -> dict[str, Dataset]:
         """Parts of the selection by a hash of the episode id, `train=0.9, val=0.1` if nothing else is said.
@@ -161,9 +131,7 @@ class Dataset:
             raise QueryError(f"shares must be >= 0 and add up to at most 1, got {shares}")
         parts = {ep: part_of(ep, shares=shares, seed=seed) for ep in self.selection.episode_ids}
         return {
-            name: Dataset(
-                self.storage, self.name, self.manifest, self.selection.only({ep for ep in parts if parts[ep] == name})
-            )
+            name: Dataset(self._contents, self.selection.only({ep for ep, part in parts.items() if part == name}))
             for name in shares
         }
 
@@ -211,31 +179,8 @@ class Dataset:
 
         return write_contact_sheet(self, Path(path), camera=camera, columns=columns, rows=rows, cols=cols)
 
-    @cached_property
-    def _tables(self) -> dict[str, Any]:
-        return {}
-
-    @cached_property
-    def _all_episodes(self) -> pa.Table:
-        order = [(name, "ascending") for name in ("robot_id", "start_ns", "episode_id")]
-        return self.table("episodes").to_table().sort_by(order)
-
-    @cached_property
-    def _declared(self) -> dict[str, Any]:
-        """What the episodes say of their columns; where they differ the first that says something."""
-        declared: dict[str, dict[str, Any]] = {}
-        for text in self._all_episodes["columns"].drop_null().unique().to_pylist():
-            for name, about in json.loads(text).items():
-                declared[name] = about | {key: v for key, v in declared.get(name, {}).items() if v is not None}
-        return declared
-
-    def _camera_names(self) -> list[str]:
-        names = set(self.table("steps").schema.names)
-        found = [name.removesuffix("_gop") for name in self.table("steps").schema.names if name.endswith("_gop")]
-        return [name for name in found if f"{name}_k" in names]
-
     def _episodes_with(self, column: str, wanted: Sequence[str]) -> set[str]:
-        everything = self._all_episodes
+        everything = self._contents.episodes
         unknown = set(wanted) - set(everything[column].to_pylist())
         if unknown:
             raise NotFound(f"{self.name} v{self.version} has no {column} {sorted(unknown)}")

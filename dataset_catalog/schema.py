@@ -60,10 +60,9 @@ EPISODES = pa.schema(
         ("start_ns", pa.int64()),
         ("end_ns", pa.int64()),
         ("steps", pa.int64()),
-        (
-            "columns",
-            pa.string(),
-        ),  # JSON: column → {"size": int, "names": […] | null, "policy": str, "tolerance_ns": int}
+        # JSON: column → {"size": int, "names": […] | null, "policy": str, "tolerance_ns": int}, and
+        # camera → {"camera": true, "tolerance_ns": int}; other keys are for people
+        ("columns", pa.string()),
         ("sources", pa.list_(pa.struct([("key", pa.string()), ("sha256", pa.string())]))),
     ]
 )

@@ -11,7 +11,8 @@ from dataset_catalog.errors import WindowError
 from dataset_catalog.sampling import Policy
 
 if TYPE_CHECKING:
-    from dataset_catalog.dataset import Camera, Dataset
+    from dataset_catalog.contents import Camera
+    from dataset_catalog.dataset import Dataset
     from dataset_catalog.video import Size
 
 _META = {"task", "episode_id", "t_ns", "sample_id"}  # keys of a batch that are no observation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from numbers import Integral
 
 from dataset_catalog.errors import QueryError
 
@@ -16,8 +17,8 @@ def to_ns(time: Time) -> int:
 
     Raises `QueryError` for a text that is no ISO 8601 time.
     """
-    if isinstance(time, int):
-        return time
+    if isinstance(time, int | Integral):
+        return int(time)
     if isinstance(time, str):
         try:
             time = datetime.fromisoformat(time)

@@ -43,6 +43,7 @@ class RunFolder:
         foreign = [name for name in OURS if (path / name).exists() and not (path / LOCK).exists()]
         if foreign:
             raise StackError(f"run_dir must be a folder for the stack alone, got {path.resolve()} with {foreign}")
+        path.chmod(0o700)
         (path / LOCK).touch(mode=0o600)
         (path / ".gitignore").write_text("*\n")
         return cls(path.resolve())

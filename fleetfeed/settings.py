@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from pydantic import Field, model_validator
@@ -34,7 +33,7 @@ class StackSettings(BaseSettings):
         0, ge=0, le=HIGHEST_PORT, description="Port of Ray's dashboard and Jobs API on 127.0.0.1; 0: any free one."
     )
     num_cpus: int = Field(
-        default_factory=lambda: max(4, os.cpu_count() or 1),
+        4,
         ge=1,
         description="CPUs that Ray hands out. They are counted, not enforced: on a small machine more than it has.",
     )

@@ -6,8 +6,12 @@ itself obeys a client's `x-request-timeout-seconds`: the TLS proxy in front take
 
 from __future__ import annotations
 
+from typing import Any
+
+import ray
 from fastapi import FastAPI
 from ray import serve
+from ray.serve._private import replica as replica_module
 
 from dataset_catalog.storage import Storage
 from ingest_serve.app import create_app
@@ -26,6 +30,7 @@ def build_app(_arguments: dict[str, str] | None = None) -> serve.Application:
     Bucket.open(storage)  # a lake that cannot take uploads is refused here, not in a replica
 
     def build_asgi() -> FastAPI:
+        keep_replica_port_private()
         return create_app(storage, settings)
 
     return _deployment(serve.ingress(build_asgi)(), settings).bind()
@@ -41,3 +46,17 @@ def _deployment(ingress: type, settings: IngestSettings) -> serve.Deployment:
         max_queued_requests=settings.max_queued_requests,
         graceful_shutdown_timeout_s=settings.graceful_shutdown_s,
     )
+
+
+def keep_replica_port_private() -> None:
+    """Have this replica's internal gRPC server listen on the node's own address alone.
+
+    Serve 2.60 binds it to all interfaces, without a setting, and it unpickles what it is sent: whoever reached the port
+    would run code. Called in the replica before the server starts; its clients use the node's address anyway.
+    """
+    bind = replica_module.add_port_to_grpc_server
+
+    def bind_to_node(server: Any, address: str) -> int:
+        return int(bind(server, address.replace("[::]", ray.util.get_node_ip_address())))
+
+    replica_module.add_port_to_grpc_server = bind_to_node

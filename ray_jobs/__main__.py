@@ -102,7 +102,7 @@ def _bar(name: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
 
 
 def _print(summary: Any) -> None:
-    table = Table(title=f"{summary.job} → {summary.chain}", show_header=False, title_justify="left")
+    table = Table(show_header=False)
     for what, count in summary.counts.items():
         table.add_row(what, f"{count:,}")
     for name, rows in summary.rows.items():
@@ -110,6 +110,7 @@ def _print(summary: Any) -> None:
     table.add_row("published", ", ".join(f"v{n}" for n in summary.versions) or "nothing new")
     table.add_row("seconds", f"{summary.seconds:.1f}")
     console = Console()
+    console.print(f"{summary.job} → {summary.chain}", highlight=False)
     console.print(table)
     for note in summary.notes:
         console.print(f"· {note}", markup=False, highlight=False)

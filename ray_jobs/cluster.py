@@ -34,7 +34,6 @@ def no_progress(done: int, total: int) -> None:
 def connect(settings: JobsSettings) -> None:
     """A Ray to work on: the running one, the one that `RAY_ADDRESS` names, else a local one till this process ends."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
     if ray.is_initialized():

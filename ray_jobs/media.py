@@ -77,15 +77,15 @@ class Track:
     @cached_property
     def gops(self) -> tuple[Gop, ...]:
         """Cut where a keyframe parts earlier from later pictures; an open GOP stays with the one before it."""
-        cuts = list(_closed_starts(self.packets))
-        return tuple(Gop(self.packets[a:b]) for a, b in zip(cuts, [*cuts[1:], len(self.packets)], strict=True))
+        cuts = [*_closed_starts(self.packets), len(self.packets)]
+        return tuple(Gop(self.packets[a:b]) for a, b in pairwise(cuts))
 
 
 def _closed_starts(packets: tuple[Packet, ...]) -> Iterator[int]:
     earliest_after = [2**63] * (len(packets) + 1)
     for index in range(len(packets) - 1, -1, -1):
         earliest_after[index] = min(packets[index].t_ns, earliest_after[index + 1])
-    latest = -1
+    latest = -(2**63)
     for index, packet in enumerate(packets):
         if packet.keyframe and latest < packet.t_ns <= earliest_after[index]:
             yield index
@@ -169,7 +169,7 @@ def _check(track: Track) -> None:
         raise MediaError("the segment holds no picture")
     if not track.packets[0].keyframe:
         raise MediaError("the segment begins in the middle of a GOP")
-    if track.gops[0].packets[0] is not track.packets[0]:
+    if not track.gops or track.gops[0].packets[0] is not track.packets[0]:
         raise MediaError("the segment begins with pictures that need an earlier one")
     if track.codec == "h264" and not track.extradata:
         missing = h264.missing_before(packet.data for packet in track.packets)

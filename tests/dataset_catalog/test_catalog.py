@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import SecretStr
 
@@ -131,6 +133,15 @@ def test_a_version_can_be_pinned(lake: Any, version: int | str) -> None:
     assert lake.catalog.dataset("pick").version == 2
 
 
+def test_a_dataset_that_a_job_has_begun_and_not_published_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "datasets" / "begun" / "steps.lance").mkdir(parents=True)
+    catalog = Catalog.open(str(tmp_path))
+    assert len(catalog.datasets()) == 0
+    assert len(catalog.sql("SHOW ALL TABLES")) == 1
+    with pytest.raises(NotFound):
+        catalog.dataset("begun")
+
+
 def test_versions_and_datasets_that_are_not_there_are_not_found(lake: Any) -> None:
     with pytest.raises(NotFound, match="has no version 3"):
         lake.catalog.dataset("pick", 3)
@@ -158,7 +169,7 @@ def test_a_store_that_does_not_answer_is_one_sentence(monkeypatch: pytest.Monkey
 
 
 def test_times_are_taken_in_every_form_and_without_a_zone_are_utc() -> None:
-    assert to_ns(5) == 5
+    assert to_ns(5) == to_ns(np.int64(5)) == 5  # type: ignore[arg-type]
     assert to_ns("1970-01-01T00:00:01.000001") == 1_000_001_000
     assert to_ns("1970-01-01T01:00:00+01:00") == 0
     assert to_ns(datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)) == -1_000_000_000

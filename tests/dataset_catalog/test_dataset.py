@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_catalog.dataset import Camera, Column, Dataset
+from dataset_catalog.contents import Camera, Column
+from dataset_catalog.dataset import Dataset
 from dataset_catalog.errors import NotFound, QueryError, WindowError
 from dataset_catalog.selection import Run, Selection, part_of
 
@@ -57,6 +58,9 @@ def test_single_steps_are_selected_by_their_values(pick: Dataset) -> None:
     assert 0 < len(chosen) < len(pick.select(robots=["h1"]))
     assert chosen.steps().to_pylist() == expected
     assert len(chosen.windows({"state": [0]})) == len(expected)
+    assert pick.select(where="step % 3 = 1").steps()["step"].to_pylist() == [
+        row["step"] for row in pick.steps().to_pylist() if row["step"] % 3 == 1
+    ]
     first_second = pick.select(where="t_ns - start_ns < 1000000000")
     assert [(run.episode_id, run.first) for run in first_second.selection.runs] == [
         (name, 0) for name in episodes_of(pick)

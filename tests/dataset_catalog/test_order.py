@@ -12,7 +12,7 @@ from dataset_catalog.order import Order, Slice, count_slices, permute, slices
 FROZEN = [8, 9, 4, 2, 3, 6, 5, 1, 0, 7]
 FROZEN_LARGE = [1828416687134, 58473794323, 1011614107096]
 ORDERS = st.builds(
-    Order, st.integers(0, 700), seed=st.integers(0, 9), shuffle=st.booleans(), group=st.sampled_from([1, 2, 7, 900])
+    Order, st.integers(0, 300), seed=st.integers(0, 9), shuffle=st.booleans(), group=st.sampled_from([1, 2, 7, 400])
 )
 CUTS = st.fixed_dictionaries(
     {"batch_size": st.integers(1, 9), "world_size": st.integers(1, 5), "drop_last": st.booleans()}
@@ -21,7 +21,7 @@ CUTS = st.fixed_dictionaries(
 
 @given(ORDERS, st.integers(0, 5))
 def test_an_epoch_shows_every_window_once(order: Order, epoch: int) -> None:
-    assert sorted(order.windows(epoch, 0, order.n)) == list(range(order.n))
+    assert sorted(order.windows(epoch, 0, order.n).tolist()) == list(range(order.n))
 
 
 @given(ORDERS, st.integers(0, 5), st.data())

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dataset_catalog.dataset import Camera
+from dataset_catalog.contents import Camera
 from dataset_catalog.errors import NotFound, WindowError
 from dataset_catalog.spec import horizon, prefer
 from dataset_catalog.windows import Windows
@@ -119,11 +119,11 @@ def test_the_original_can_be_asked_for_at_any_size(lake: Any) -> None:
 
 
 def test_of_the_renditions_the_smallest_that_is_large_enough_is_preferred() -> None:
-    sizes = {"original": (480, 640), "h264-g10": (480, 640), "small": (224, 224), "tiny": (96, 96)}
+    sizes = {"original": (480, 640), "x264-g10": (480, 640), "small": (224, 224), "tiny": (96, 96)}
     camera = Camera(0, sizes)
-    assert prefer("head", camera, (200, 224), None) == ("small", "h264-g10", "original", "tiny")
-    assert prefer("head", camera, (720, 1280), None) == ("h264-g10", "original", "small", "tiny")
-    assert prefer("head", camera, None, None) == ("h264-g10", "original", "small", "tiny")
+    assert prefer("head", camera, (200, 224), None) == ("small", "x264-g10", "original", "tiny")
+    assert prefer("head", camera, (720, 1280), None) == ("x264-g10", "original", "small", "tiny")
+    assert prefer("head", camera, None, None) == ("x264-g10", "original", "small", "tiny")
     assert prefer("head", camera, (200, 224), "original") == ("original",)
 
 

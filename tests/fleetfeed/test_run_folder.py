@@ -24,6 +24,7 @@ def test_one_keeper_holds_a_folder(tmp_path: Path) -> None:
 
 
 def test_secrets_are_made_once_and_only_their_owner_reads_them(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir(mode=0o755)
     folder = RunFolder.open(tmp_path / "run")
     made = folder.credentials()
     assert folder.credentials() == made

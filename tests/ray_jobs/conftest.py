@@ -116,9 +116,11 @@ def s3_lake(s3_endpoint: str) -> Storage:
 def jobs() -> Iterator[JobsSettings]:
     """Settings for jobs, and one local Ray that all of them share."""
     settings = JobsSettings(segments_per_task=4, episodes_per_task=2, local_cpus=2)
+    ours = not ray.is_initialized()
     connect(settings)
     yield settings
-    ray.shutdown()
+    if ours:
+        ray.shutdown()
 
 
 @pytest.fixture
@@ -213,11 +215,3 @@ def telemetry(*messages: tuple[str, int, Any]) -> bytes:
     )
     assert built
     return built[1]
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    folder = os.environ.get("FLEETFEED_REAL_DATA")
-    if not folder:
-        pytest.skip("needs real recordings: set FLEETFEED_REAL_DATA to the folder that holds g1/ and rosbag2/")
-    return Path(folder)
