@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edge import identity
 from edge.adopt import adopt
+from edge.errors import EdgeError
 from edge.recovery import recover
 from edge.settings import EdgeSettings
 from edge.spool import Spool
@@ -31,14 +32,19 @@ class Agent:
         """Work until `stop` is set, or, with `until_empty`, until nothing waits to be uploaded."""
         for line in recover(self.spool):
             report(line)
-        adopting = threading.Thread(target=self._adopt, args=(stop, report), daemon=True)
-        if self._adopt_from:
-            adopting.start()
+        self._adopt(report)
+        if self._adopt_from and not until_empty:
+            threading.Thread(target=self._keep_adopting, args=(stop, report), daemon=True).start()
         self._uploader.run(stop, until_empty=until_empty)
 
-    def _adopt(self, stop: threading.Event, report: Callable[[str], None]) -> None:
-        while not stop.is_set():
-            for folder in self._adopt_from:
-                for one in adopt(self.spool, folder, settings=self.settings, more_to_come=True):
-                    report(f"{one.path.name}: {one.messages} messages in {one.segments} segments {one.reason}")
-            stop.wait(self.settings.scan_s)
+    def _keep_adopting(self, stop: threading.Event, report: Callable[[str], None]) -> None:
+        while not stop.wait(self.settings.scan_s):
+            try:
+                self._adopt(report)
+            except (OSError, EdgeError) as error:  # a full disk, say: told, and tried again
+                report(f"adopting: {error}")
+
+    def _adopt(self, report: Callable[[str], None]) -> None:
+        for folder in self._adopt_from:
+            for one in adopt(self.spool, folder, settings=self.settings, more_to_come=True):
+                report(f"{one.path.name}: {one.messages} messages in {one.segments} segments {one.reason}")

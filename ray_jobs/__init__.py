@@ -1,0 +1,1 @@
+"""What happens in the lake, on Ray: index what arrived, load telemetry, align frames with sensors into datasets."""

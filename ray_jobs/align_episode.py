@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -19,11 +20,12 @@ from ray_jobs import publish
 from ray_jobs.align import Frames, series_batch, steps_batch
 from ray_jobs.align_spec import AlignSpec
 from ray_jobs.cluster import Item, Part
-from ray_jobs.episodes import Episode
+from ray_jobs.episodes import Episode, overlaps
 from ray_jobs.errors import JobError, MessageError, SpecError
 from ray_jobs.gop_rows import camera_batches, check_order
 from ray_jobs.media import Track, read_track
 from ray_jobs.messages import decoder
+from ray_jobs.publish import Written
 from ray_jobs.rendition import Fidelity
 from ray_jobs.segments_table import Row, segment_of
 from ray_jobs.series import Series, to_series
@@ -53,10 +55,20 @@ class EpisodeReader:
 
     def check(self) -> None:
         """`SpecError` where the episode cannot be a part of this dataset."""
-        if self._spec.reference is not None and not self.video(self._spec.reference):
-            raise SpecError(f"no picture of the reference camera {self._spec.reference}")
+        reference = self._spec.reference
+        if reference is not None and not any(self._has_frame(row) for row in self.video(reference)):
+            raise SpecError(f"no picture of the reference camera {reference}")
         for camera in self._spec.cameras:
             check_order(camera, self.video(camera))
+
+    def _has_frame(self, row: Row) -> bool:
+        """Whether a picture of this segment lies in the episode; it is read only where its ends don't tell."""
+        start_ns, end_ns = self.episode.start_ns, self.episode.end_ns
+        if any(start_ns <= t_ns < end_ns for t_ns in (row["start_ns"], row["end_ns"] - 1)):
+            return True
+        if not overlaps(row, start_ns, end_ns):
+            return False
+        return any(start_ns <= packet.t_ns < end_ns for packet in self.read_track(row).packets)
 
     def series(self) -> dict[str, Series]:
         """Every column's series in the episode, extended by its tolerance on both sides."""
@@ -87,34 +99,37 @@ class EpisodeReader:
 
 def align_batch(storage: Storage, spec: AlignSpec, items: Sequence[Item]) -> Part:
     """Align each episode. One that does not fit the spec is left out of all tables and named with its reason."""
-    readers: list[tuple[EpisodeReader, dict[str, Series]]] = []
+    found: list[tuple[EpisodeReader, dict[str, Series]]] = []
     skipped: dict[str, str] = {}
     for item in items:
         reader = EpisodeReader(storage, spec, item)
         try:
             reader.check()
-            readers.append((reader, reader.series()))
+            found.append((reader, reader.series()))
         except SpecError as error:
             skipped[reader.episode.episode_id] = str(error)
-    chain = f"{versions.DATASETS}/{spec.name}"
-    frames: dict[str, dict[str, Frames]] = {}
     fidelity = Fidelity()
-    batches = _gop_batches(spec, [reader for reader, _ in readers], frames, fidelity)
-    written = {"gops": publish.write(storage, chain, "gops", GOPS, batches)}
-    series = [series_batch(SERIES, reader.episode, found) for reader, found in readers]
-    steps = [steps_batch(reader.episode, spec, found, frames[reader.episode.episode_id]) for reader, found in readers]
-    rows = [
-        _episode_row(spec, reader, found, frames[reader.episode.episode_id], batch.num_rows)
-        for (reader, found), batch in zip(readers, steps, strict=True)
-    ]
-    episodes = [pa.RecordBatch.from_pylist(rows, schema=EPISODES)] if rows else []
-    for table, schema, found in (
-        ("series", SERIES, series),
-        ("steps", spec.steps_schema, steps),
-        ("episodes", EPISODES, episodes),
-    ):
-        written[table] = publish.write(storage, chain, table, schema, found)
-    return Part(written, {"skipped": skipped, "fidelity": asdict(fidelity)})
+    return Part(_write(storage, spec, found, fidelity), {"skipped": skipped, "fidelity": asdict(fidelity)})
+
+
+def _write(
+    storage: Storage, spec: AlignSpec, found: Sequence[tuple[EpisodeReader, dict[str, Series]]], fidelity: Fidelity
+) -> dict[str, Written]:
+    """The fragments of all four tables; video first, as steps point to its frames."""
+    write = partial(publish.write, storage, f"{versions.DATASETS}/{spec.name}")
+    frames: dict[str, dict[str, Frames]] = {}
+    gops = write("gops", GOPS, _gop_batches(spec, [reader for reader, _ in found], frames, fidelity))
+    steps, episodes = [], []
+    for reader, series in found:
+        own = frames[reader.episode.episode_id]
+        steps.append(steps_batch(reader.episode, spec, series, own))
+        episodes.append(_episode_row(spec, reader, series, own, steps[-1].num_rows))
+    return {
+        "gops": gops,
+        "series": write("series", SERIES, [series_batch(SERIES, reader.episode, series) for reader, series in found]),
+        "steps": write("steps", spec.steps_schema, steps),
+        "episodes": write("episodes", EPISODES, pa.Table.from_pylist(episodes, schema=EPISODES).to_batches()),
+    }
 
 
 def _gop_batches(

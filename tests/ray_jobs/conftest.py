@@ -158,13 +158,14 @@ class Robot:
         content_type: str = MCAP_TYPE,
         start_ns: int = 0,
         end_ns: int = 1,
+        sha256: str | None = None,
     ) -> SegmentId:
         """The next segment of a stream, or `seq`."""
         seq = self.last_seq.get(stream, -1) + 1 if seq is None else seq
         self.last_seq[stream] = max(seq, self.last_seq.get(stream, -1))
         segment = SegmentId(self.name, self.recording, stream, seq)
         kind = kind or ("video" if "camera" in stream else "telemetry")
-        digest = hashlib.sha256(body).hexdigest()
+        digest = sha256 or hashlib.sha256(body).hexdigest()
         raw = RawObject(segment, kind, content_type, len(body), digest, start_ns, end_ns, None, "test", 1)
         assert isinstance(asyncio.run(RawStore.open(self.storage).put_once(raw, body)), Stored)
         return segment

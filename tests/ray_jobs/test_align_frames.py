@@ -196,6 +196,15 @@ def test_an_episode_that_does_not_fit_is_left_out_with_its_reason(robot: Any, jo
         run_both(robot, jobs, AlignSpec.model_validate(three))
 
 
+def test_an_episode_between_two_pictures_is_left_out(robot: Any, jobs: JobsSettings) -> None:
+    between = [label("E", "start", T0 + 60 * MS), label("E", "end", T0 + 90 * MS)]
+    robot.log(*between, *(state(T0 + n * 10 * MS, n) for n in range(100)))
+    robot.film(T0, 20)
+    robot.close(T0 + S)
+    summary = run_both(robot, jobs)
+    assert summary.notes == ("skipped episode E: no picture of the reference camera head_camera",)
+
+
 def test_long_runs_publish_in_pieces(robot: Any, jobs: JobsSettings) -> None:
     record_two_episodes(robot)
     robot.close(T0 + 5 * S)

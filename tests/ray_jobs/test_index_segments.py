@@ -50,14 +50,17 @@ def test_what_is_damaged_is_quarantined_with_its_reason_and_the_rest_goes_on(rob
     robot.store("head_camera", b"no mp4 at all", content_type="video/mp4")
     robot.store("telemetry", b"\x89MCAP0\r\n torn", start_ns=T0, end_ns=T0 + 1)
     robot.log(("/battery", T0, {"percent": 80}))
+    robot.store("other", robot.telemetry(("/battery", T0, {})), sha256="0" * 64)
     summary = index_segments.run(robot.storage, jobs)
-    assert (summary.counts["segments"], summary.counts["quarantined"]) == (6, 4)
+    assert (summary.counts["segments"], summary.counts["quarantined"]) == (7, 5)
+    assert len(summary.notes) == 5
     found = {(row["stream"], row["seq"]): (row["state"], row["reason"]) for row in rows(robot.storage)}
     assert found["head_camera", 0] == found["telemetry", 1] == ("ok", None)
     assert "a picture is missing before picture 4" in found["head_camera", 1][1]
     assert "middle of a GOP" in found["head_camera", 2][1]
     assert "mp4" in found["head_camera", 3][1]
     assert "MCAP" in found["telemetry", 0][1]
+    assert "sha-256" in found["other", 0][1]
 
 
 def test_segments_behind_a_hole_wait_until_it_is_filled(robot: Any, jobs: JobsSettings) -> None:
