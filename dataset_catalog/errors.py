@@ -1,6 +1,7 @@
 """Errors of the catalog.
 
 CatalogError
+├── SettingsError    the settings file cannot be read
 ├── StorageError     the lake's URL or its settings do not lead to a store
 ├── NotFound         no such dataset, version, tag, table or column
 ├── VersionConflict  another writer published this version first
@@ -13,6 +14,10 @@ CatalogError
 
 class CatalogError(Exception):
     """Base of every error raised by `dataset_catalog`."""
+
+
+class SettingsError(CatalogError):
+    """The settings file cannot be read, or is not what it should be."""
 
 
 class StorageError(CatalogError):

@@ -1,32 +1,26 @@
-"""Where the bucket is and how to reach it: the one storage setting that ingest, jobs and catalog share."""
+"""How settings are read, and the one setting that ingest, jobs and catalog share: where the bucket is."""
 
 from __future__ import annotations
 
 import os
 import tomllib
 from pathlib import Path
+from typing import Any, ClassVar
 
 from pydantic import Field, SecretStr
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from dataset_catalog.errors import SettingsError
 
 
-class StorageSettings(BaseSettings):
-    """Read from `FLEETFEED_STORAGE_*` and from the table `[storage]` of the TOML file named by `FLEETFEED_CONFIG`."""
+class TableSettings(BaseSettings):
+    """Frozen settings from the environment and from one table of the TOML file named by `FLEETFEED_CONFIG`.
 
-    model_config = SettingsConfigDict(env_prefix="FLEETFEED_STORAGE_", frozen=True, extra="forbid")
+    The environment wins; a name that is not known is an error.
+    """
 
-    url: str = Field(
-        "s3://fleetfeed", description="The lake: `s3://bucket[/prefix]`, or a folder for a lake without S3."
-    )
-    endpoint_url: str | None = Field(None, description="S3 endpoint; unset means AWS.")
-    region: str = Field("us-east-1", description="S3 region.")
-    access_key_id: str | None = Field(None, description="S3 key id; unset means AWS's own chain (role, profile).")
-    secret_access_key: SecretStr | None = Field(None, description="S3 secret key.")
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+    table: ClassVar[str]
 
     @classmethod
     def settings_customise_sources(
@@ -37,11 +31,33 @@ class StorageSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings, env_settings, toml_table(settings_cls, "storage"))
+        return (init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=_read_table(cls.table)))
 
 
-def toml_table(settings_cls: type[BaseSettings], table: str) -> PydanticBaseSettingsSource:
-    """One table of the TOML file named by `FLEETFEED_CONFIG`, where that is set."""
+def _read_table(name: str) -> dict[str, Any]:
+    """One table of the TOML file; `SettingsError` where the file cannot be read."""
     config = os.environ.get("FLEETFEED_CONFIG")
-    values = tomllib.loads(Path(config).read_text()).get(table, {}) if config else {}
-    return InitSettingsSource(settings_cls, init_kwargs=values)
+    if not config:
+        return {}
+    try:
+        found = tomllib.loads(Path(config).read_text()).get(name, {})
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"FLEETFEED_CONFIG={config} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise SettingsError(f"{name} in {config} must be a table: [{name}]")
+    return found
+
+
+class StorageSettings(TableSettings):
+    """Read from `FLEETFEED_STORAGE_*` and the table `[storage]`."""
+
+    model_config = SettingsConfigDict(env_prefix="FLEETFEED_STORAGE_")
+    table: ClassVar[str] = "storage"
+
+    url: str = Field(
+        "s3://fleetfeed", description="The lake: `s3://bucket[/prefix]`, or a folder for a lake without S3."
+    )
+    endpoint_url: str | None = Field(None, description="S3 endpoint; unset means AWS.")
+    region: str = Field("us-east-1", description="S3 region.")
+    access_key_id: str | None = Field(None, description="S3 key id; unset means AWS's own chain (role, profile).")
+    secret_access_key: SecretStr | None = Field(None, description="S3 secret key.")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import lance
-from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+from botocore.exceptions import BotoCoreError
 
 from dataset_catalog.errors import NotFound, StorageError
 from dataset_catalog.storage import Storage

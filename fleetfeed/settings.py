@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import SettingsConfigDict
 
-from dataset_catalog.settings import toml_table
+from dataset_catalog.settings import TableSettings
 
 RAY_LEAST_OBJECT_STORE_BYTES = 75 << 20
 HIGHEST_PORT = 65_535
 
 
-class StackSettings(BaseSettings):
-    """Read from `FLEETFEED_STACK_*` and from the table `[stack]` of the TOML file named by `FLEETFEED_CONFIG`."""
+class StackSettings(TableSettings):
+    """Read from `FLEETFEED_STACK_*` and the table `[stack]`."""
 
-    model_config = SettingsConfigDict(env_prefix="FLEETFEED_STACK_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="FLEETFEED_STACK_")
+    table: ClassVar[str] = "stack"
 
     run_dir: Path = Field(
         Path(".fleetfeed"), description="Folder of one stack: the bucket's data, logs, addresses, credentials."
@@ -46,17 +44,6 @@ class StackSettings(BaseSettings):
         description="`module:function` that takes nothing and returns the Serve application to run.",
     )
     start_timeout_s: float = Field(120.0, gt=0, description="How long the servers may take until all are ready.")
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings, env_settings, toml_table(settings_cls, "stack"))
 
     @model_validator(mode="after")
     def _ports_differ(self) -> StackSettings:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import SettingsConfigDict
 
-from dataset_catalog.settings import toml_table
+from dataset_catalog.settings import TableSettings
 
 
-class IngestSettings(BaseSettings):
-    """Read from `FLEETFEED_INGEST_*` and from the table `[ingest]` of the TOML file named by `FLEETFEED_CONFIG`."""
+class IngestSettings(TableSettings):
+    """Read from `FLEETFEED_INGEST_*` and the table `[ingest]`."""
 
-    model_config = SettingsConfigDict(env_prefix="FLEETFEED_INGEST_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="FLEETFEED_INGEST_")
+    table: ClassVar[str] = "ingest"
 
     max_telemetry_bytes: int = Field(
         16 << 20, ge=1, description="Largest telemetry body; a recorder closes its segments at 8 MiB."
@@ -40,17 +39,6 @@ class IngestSettings(BaseSettings):
     graceful_shutdown_s: float = Field(
         30.0, ge=0, description="How long a replica may finish its requests when it is replaced."
     )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings, env_settings, toml_table(settings_cls, "ingest"))
 
     @model_validator(mode="after")
     def _largest_body_fits(self) -> IngestSettings:

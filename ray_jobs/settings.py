@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import SettingsConfigDict
 
-from dataset_catalog.settings import toml_table
+from dataset_catalog.settings import TableSettings
 
 
-class JobsSettings(BaseSettings):
-    """Read from `FLEETFEED_JOBS_*` and from the table `[jobs]` of the TOML file named by `FLEETFEED_CONFIG`."""
+class JobsSettings(TableSettings):
+    """Read from `FLEETFEED_JOBS_*` and the table `[jobs]`."""
 
-    model_config = SettingsConfigDict(env_prefix="FLEETFEED_JOBS_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="FLEETFEED_JOBS_")
+    table: ClassVar[str] = "jobs"
 
     segments_per_task: int = Field(32, ge=1, description="Segments that one Ray task reads before it returns.")
     episodes_per_task: int = Field(4, ge=1, description="Episodes that one Ray task aligns before it returns.")
@@ -28,14 +27,3 @@ class JobsSettings(BaseSettings):
     local_store_bytes: int = Field(
         256 << 20, ge=80 << 20, description="Object store of a local Ray; only lists of work pass through it."
     )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings, env_settings, toml_table(settings_cls, "jobs"))
