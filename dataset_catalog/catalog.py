@@ -93,7 +93,8 @@ class Catalog:
 
         `segments`; `telemetry.<topic>` with the topic's slashes as dots, as in `telemetry.joint_states` for
         `/joint_states` and `telemetry."arm.left"` for `/arm/left`; and, for each dataset, `"<dataset>".steps`,
-        `.episodes`, `.series` and `.gops` (without the video itself). `SHOW ALL TABLES` lists them.
+        `.episodes`, `.series` and `.gops` (without the video itself). `SHOW ALL TABLES` lists them. A topic's character
+        that a table name cannot hold is written `~` and its hex code (`/observation.state`: `observation~2Estate`).
 
         The SQL can reach nothing but these tables. Raises `QueryError` with one sentence if it cannot be run.
         """

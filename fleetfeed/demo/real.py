@@ -20,7 +20,7 @@ from fleetfeed.demo.fleet import DemoRobot
 from fleetfeed.demo.work import DemoFailed, let_in, run_jobs, running_stack, storage_of
 from fleetfeed.settings import StackSettings
 
-SPEC = Path(__file__).with_name("g1.toml")
+SPEC = "g1"  # it comes with ray_jobs
 DATASET, CAMERA = "g1", "cam_high"
 ENCODED, COPIED, BAGS = "g1-encoded", "g1-copied", "ros2-bags"
 MAX_TIME_ERROR_NS = 1_000

@@ -25,7 +25,7 @@ from fleetfeed.settings import StackSettings
 from fleetfeed.stack import StackInfo
 from ingest_serve.raw_store import RawStore
 
-SPEC = Path(__file__).with_name("humanoid.toml")
+SPEC = "humanoid"  # it comes with ray_jobs
 DATASET = "humanoid"
 ROBOTS = ("h1-amber", "h1-birch", "h1-cedar")
 OFFLINE = ROBOTS[-1]

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
@@ -90,10 +89,10 @@ def run_job(info: StackInfo, name: str, *words: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def run_jobs(info: StackInfo, spec: Path, progress: Progress) -> dict[str, dict[str, Any]]:
+def run_jobs(info: StackInfo, spec: str, progress: Progress) -> dict[str, dict[str, Any]]:
     """index_segments, load_telemetry and align_frames, in this order."""
     summaries = {}
-    for name, words in (("index_segments", ()), ("load_telemetry", ()), ("align_frames", ("--spec", str(spec)))):
+    for name, words in (("index_segments", ()), ("load_telemetry", ()), ("align_frames", ("--spec", spec))):
         bar = progress.add_task(name, total=None, said="")
         summaries[name] = run_job(info, name, *words)
         progress.update(bar, total=1, completed=1, said="done")

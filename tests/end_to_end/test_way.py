@@ -20,7 +20,7 @@ from ingest_serve.raw_store import RawStore
 
 pytestmark = pytest.mark.stack
 ROBOT = "way-robot"
-JOBS = {"index_segments": (), "load_telemetry": (), "align_frames": ("--spec", str(SPEC))}
+JOBS = {"index_segments": (), "load_telemetry": (), "align_frames": ("--spec", SPEC)}
 
 
 @pytest.fixture(scope="module")
