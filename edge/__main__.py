@@ -169,7 +169,7 @@ def main() -> None:
     try:
         app()
     except EdgeError as error:
-        console.print(f"fleetfeed edge: {error}", style="red", markup=False)
+        console.print(f"fleetfeed edge: {error}", style="red", markup=False, soft_wrap=True)
         raise SystemExit(2) from error
 
 

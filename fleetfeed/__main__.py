@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
 
 PACKAGES = {"edge": "edge", "ingest": "ingest_serve", "jobs": "ray_jobs", "catalog": "dataset_catalog"}
 
@@ -15,14 +14,15 @@ def main() -> None:
     if words and words[0] in PACKAGES:
         name = words[0]
         sys.argv = [f"fleetfeed {name}", *words[1:]]
-        _import(f"{PACKAGES[name]}.__main__", extra=name).main()
+        _run(f"{PACKAGES[name]}.__main__", extra=name)
     else:
-        _import("fleetfeed.commands", extra="demo").main()
+        _run("fleetfeed.commands", extra="demo")
 
 
-def _import(module: str, *, extra: str) -> Any:
+def _run(module: str, *, extra: str) -> None:
+    """Run a module's `main`; a library that is missing here is named with the extra that brings it."""
     try:
-        return importlib.import_module(module)
+        importlib.import_module(module).main()
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in (*PACKAGES.values(), "fleetfeed"):
             raise

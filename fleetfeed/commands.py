@@ -128,7 +128,7 @@ def main() -> None:
     try:
         app()
     except (StackError, DemoFailed, EdgeError, CatalogError, ValidationError) as error:
-        console.print(f"fleetfeed: {error}", style="red", markup=False)
+        console.print(f"fleetfeed: {error}", style="red", markup=False, soft_wrap=True)
         raise SystemExit(2) from error
 
 

@@ -76,7 +76,7 @@ def main() -> None:
     try:
         app()
     except (IngestError, CatalogError, BadName, ValidationError) as error:
-        console.print(f"fleetfeed ingest: {error}", style="red", markup=False)
+        console.print(f"fleetfeed ingest: {error}", style="red", markup=False, soft_wrap=True)
         raise SystemExit(2) from error
 
 

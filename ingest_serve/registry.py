@@ -129,7 +129,7 @@ class KeyCache:
 
 def invite(registry: Registry, robot: str, *, now_ns: int, lifetime_s: int = INVITE_LIFETIME_S) -> str:
     """A new one-time token with which `robot` may enrol. Only its SHA-256 is kept."""
-    token = secrets.token_urlsafe(TOKEN_BYTES)
+    token = "enrol-" + secrets.token_urlsafe(TOKEN_BYTES)  # never begins with "-": it is pasted into commands
     registry.add_enrolment(token, robot=robot, expires_ns=now_ns + lifetime_s * 1_000_000_000)
     return token
 

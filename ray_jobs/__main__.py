@@ -59,7 +59,7 @@ def run(
         with _bar(name, quiet=as_json) as progress:
             summary = _run(name, spec, progress)
     except (JobError, CatalogError, IngestError) as error:
-        _err.print(f"[red]{name} published nothing more:[/] {error}", highlight=False)
+        _err.print(f"{name} published nothing more: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
     if as_json:
         print(json.dumps(summary.as_json()))

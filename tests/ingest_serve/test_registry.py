@@ -168,3 +168,9 @@ class TestOverHttp:
         robot = Robot(server, "g1-001", Ed25519PrivateKey.generate())
         response = robot.send(robot.upload(b" " * 5000, target="/v1/robots/g1-001/enrol"))
         assert (response.status_code, response.json()["code"]) == (413, "too_large")
+
+
+def test_a_token_can_be_pasted_into_a_command(registry: Registry) -> None:
+    tokens = [invite(registry, "h1-amber", now_ns=0) for _ in range(5)]
+    assert len(set(tokens)) == 5
+    assert all(token.startswith("enrol-") for token in tokens)

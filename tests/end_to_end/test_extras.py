@@ -1,0 +1,48 @@
+"""A robot installs no Ray, Lance or torch, and a researcher no Ray: in real environments, from the pinned versions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CASES = {
+    "edge": ("import edge.recorder, edge.agent, edge.__main__", {"ray", "lance", "torch", "fastapi", "duckdb"}),
+    "catalog": ("import dataset_catalog, dataset_catalog.__main__", {"ray", "torch", "fastapi"}),
+}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("extra", CASES)
+def test_an_extra_brings_what_its_package_needs_and_nothing_heavy(extra: str, tmp_path: Path) -> None:
+    statement, forbidden = CASES[extra]
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = str(tmp_path / "venv" / "bin" / "python")
+    wheel = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(wheel, check=True, capture_output=True)
+    (built,) = tmp_path.glob("fleetfeed-*.whl")
+    install = ["-m", "pip", "install", "--quiet", "--constraint", str(ROOT / "constraints.txt"), f"{built}[{extra}]"]
+    subprocess.run([python, *install], check=True, capture_output=True)
+
+    subprocess.run([python, "-c", statement], check=True, cwd=tmp_path)
+    found = subprocess.run(
+        [python, "-c", f"import importlib.util as u; print([m for m in {sorted(forbidden)} if u.find_spec(m)])"],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert found.stdout.strip() == "[]"
+    told = subprocess.run(
+        [python, "-m", "fleetfeed", "jobs", "run", "index_segments"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert told.returncode != 0
+    assert 'pip install "fleetfeed[jobs]"' in told.stderr
