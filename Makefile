@@ -23,6 +23,7 @@ demo: install
 
 # FLEETFEED_REAL_DATA names a folder with g1/ (LeRobot v2.1) and rosbag2/ (MCAP files).
 demo-real: install
+	@test -d "$(FLEETFEED_REAL_DATA)" || { echo "set FLEETFEED_REAL_DATA to a folder with g1/ and rosbag2/"; exit 2; }
 	$(BIN)/fleetfeed demo --real "$(FLEETFEED_REAL_DATA)" $(ARGS)
 
 test: install

@@ -24,11 +24,17 @@ class _OneSentence(TyperGroup):
         try:
             return super().invoke(ctx)
         except CatalogError as error:
-            Console(stderr=True, soft_wrap=True).print(f"[red]error:[/red] {_plain(str(error))}", highlight=False)
+            Console(stderr=True, soft_wrap=True).print(f"fleetfeed catalog: {error}", style="red", markup=False)
             raise typer.Exit(2) from error
 
 
-app = typer.Typer(cls=_OneSentence, no_args_is_help=True, help="Find what the fleet recorded.", add_completion=False)
+app = typer.Typer(
+    cls=_OneSentence,
+    no_args_is_help=True,
+    help="Find what the fleet recorded.",
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
 Lake = Annotated[
     str | None, typer.Option("--lake", help="s3://bucket[/prefix] or a folder; else FLEETFEED_STORAGE_URL.")
@@ -158,6 +164,8 @@ def _cell(name: str, value: object) -> str:
         return to_text(value)
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, list) and any(isinstance(one, dict) for one in value):
+        return f"{len(value)} × {{{', '.join(value[0])}}}"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
@@ -167,7 +175,7 @@ def _plain(text: str) -> str:
 
 
 def main() -> None:
-    app(prog_name="dataset_catalog")
+    app(prog_name="fleetfeed catalog")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from dataset_catalog.errors import NotFound
 from dataset_catalog.settings import StorageSettings
 from dataset_catalog.sql import View, query
 from dataset_catalog.storage import Storage
-from dataset_catalog.tables import open_table, reaching
+from dataset_catalog.tables import open_table
 from dataset_catalog.times import Time, to_ns
 from dataset_catalog.versions import Manifest
 
@@ -137,11 +137,11 @@ class Catalog:
             return list(pool.map(lambda table: self._view(*table), published))
 
     def _newest(self, chain: str) -> Manifest | None:
-        with reaching(self.storage):
+        with self.storage.reaching():
             return versions.newest(self.storage, chain)
 
     def _read(self, chain: str, n: int) -> Manifest:
-        with reaching(self.storage):
+        with self.storage.reaching():
             return versions.read(self.storage, chain, n)
 
     def _view(self, chain: str, manifest: Manifest, table: str) -> View:
@@ -152,7 +152,7 @@ class Catalog:
 
     def _dataset_names(self) -> list[str]:
         folder = self.storage.path(versions.DATASETS)
-        with reaching(self.storage):
+        with self.storage.reaching():
             try:
                 paths = self.storage.filesystem().ls(folder, detail=False)
             except FileNotFoundError:

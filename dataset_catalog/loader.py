@@ -85,6 +85,11 @@ class Loader:
         """Batches of this rank in a whole epoch."""
         return count_slices(self._order.n, **self._cut)
 
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration gives, or goes on with: from 0."""
+        return self._epoch
+
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch; a position just loaded in this very epoch stays."""
         if epoch != self._epoch:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import fsspec
+from botocore.exceptions import BotoCoreError
 
 from dataset_catalog.errors import StorageError
 from dataset_catalog.settings import StorageSettings
@@ -71,3 +74,20 @@ class Storage:
             options["aws_access_key_id"] = self.settings.access_key_id
             options["aws_secret_access_key"] = self.settings.secret_access_key.get_secret_value()
         return options
+
+    @property
+    def where(self) -> str:
+        """The place in words, and what to do if it is the wrong one."""
+        if not self.is_s3:
+            return self.url
+        if self.settings.endpoint_url is None and self.settings.access_key_id is None:
+            return f'{self.url} on AWS (for another S3 set FLEETFEED_STORAGE_*; a local stack: eval "$(fleetfeed env)")'
+        return f"{self.url} at {self.settings.endpoint_url or 'AWS'}"
+
+    @contextmanager
+    def reaching(self) -> Iterator[None]:
+        """Raises `StorageError` for what fsspec and botocore raise where the store cannot be reached or refuses us."""
+        try:
+            yield
+        except (OSError, BotoCoreError) as error:
+            raise StorageError(f"cannot reach {self.where}: {error}") from error

@@ -1,15 +1,13 @@
-"""The rim to the store: opening the Lance table that a manifest names, and errors of the store in our words."""
+"""Opening the Lance table that a manifest names."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import lance
-from botocore.exceptions import BotoCoreError
 
-from dataset_catalog.errors import NotFound, StorageError
+from dataset_catalog.errors import NotFound
 from dataset_catalog.storage import Storage
 from dataset_catalog.versions import Manifest, table_uri
 
@@ -24,16 +22,6 @@ def open_table(storage: Storage, chain: str, manifest: Manifest, table: str) -> 
         return lance.dataset(uri, version=version, storage_options=storage.lance_options())
     except (ValueError, OSError) as error:
         raise NotFound(f"{uri} has no Lance version {version}, which {chain} version {manifest.n} names") from error
-
-
-@contextmanager
-def reaching(storage: Storage) -> Iterator[None]:
-    """Raises `StorageError` for whatever fsspec and botocore raise when the store cannot be reached or refuses us."""
-    try:
-        yield
-    except (OSError, BotoCoreError) as error:
-        where = f"{storage.url} at {storage.settings.endpoint_url}" if storage.is_s3 else storage.url
-        raise StorageError(f"cannot read {where}: {error}") from error
 
 
 def contains(column: str, values: Iterable[str]) -> str:

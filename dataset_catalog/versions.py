@@ -45,31 +45,34 @@ def newest(storage: Storage, chain: str) -> Manifest | None:
 def list_versions(storage: Storage, chain: str) -> list[int]:
     """Every published version number of a chain, ascending."""
     fs, folder = storage.filesystem(), storage.path(f"{chain}/versions")
-    try:
-        names = fs.ls(folder, detail=False)
-    except FileNotFoundError:
-        return []
+    with storage.reaching():
+        try:
+            names = fs.ls(folder, detail=False)
+        except FileNotFoundError:
+            return []
     stems = (name.rsplit("/", 1)[-1].removesuffix(".json") for name in names if name.endswith(".json"))
     return sorted(int(stem) for stem in stems if stem.isdigit())
 
 
 def read(storage: Storage, chain: str, n: int) -> Manifest:
     """One manifest; `NotFound` if the chain has no such version."""
-    try:
-        return Manifest(**json.loads(storage.filesystem().cat_file(_path(storage, chain, n))))
-    except FileNotFoundError as error:
-        raise NotFound(
-            f"{chain} has no version {n}; it has {list_versions(storage, chain)[-5:]} (newest last)"
-        ) from error
+    with storage.reaching():
+        try:
+            body = storage.filesystem().cat_file(_path(storage, chain, n))
+        except FileNotFoundError as error:
+            newest = list_versions(storage, chain)[-5:]
+            raise NotFound(f"{chain} has no version {n}; it has {newest} (newest last)") from error
+    return Manifest(**json.loads(body))
 
 
 def publish(storage: Storage, chain: str, manifest: Manifest) -> None:
     """Create a manifest once; `VersionConflict` if that version exists already."""
     body = json.dumps(asdict(manifest), sort_keys=True).encode()
-    try:
-        storage.filesystem().pipe_file(_path(storage, chain, manifest.n), body, mode="create")
-    except FileExistsError as error:
-        raise VersionConflict(f"{chain} version {manifest.n} was published by another writer") from error
+    with storage.reaching():
+        try:
+            storage.filesystem().pipe_file(_path(storage, chain, manifest.n), body, mode="create")
+        except FileExistsError as error:
+            raise VersionConflict(f"{chain} version {manifest.n} was published by another writer") from error
 
 
 def _path(storage: Storage, chain: str, n: int) -> str:

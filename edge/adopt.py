@@ -21,7 +21,7 @@ from typing import cast
 from ulid import ULID
 
 from edge import durable, segment
-from edge.errors import SegmentError
+from edge.errors import SegmentError, SpoolError
 from edge.recording import write_closing, write_opening
 from edge.segment import Message, SegmentFacts
 from edge.settings import EdgeSettings
@@ -49,6 +49,8 @@ def adopt(spool: Spool, folder: Path, *, settings: EdgeSettings, more_to_come: b
     A file that does not end as a finished MCAP file is still being written, or was torn: it is left for a later run.
     With `more_to_come` a bag's recording stays open until `metadata.yaml`, which `ros2 bag` writes last, is there.
     """
+    if not folder.is_dir():
+        raise SpoolError(f"{folder} is not a folder: nothing can be adopted from it")
     for bag, parts in sorted(_bags(folder).items()):
         close = not more_to_come or Path(bag).with_name("metadata.yaml").exists()
         yield from _adopt_bag(spool, bag, parts, settings, close=close)

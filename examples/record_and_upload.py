@@ -1,8 +1,7 @@
 """Robot team: record telemetry, a camera and an episode, then have the agent deliver them.
 
-fleetfeed up
-export TOKEN=$(fleetfeed ingest invite my-robot)
-python examples/record_and_upload.py --token $TOKEN --url http://127.0.0.1:8000 --folder /tmp/my-robot
+Start a server with `fleetfeed up`, then: eval "$(fleetfeed env)"; TOKEN=$(fleetfeed ingest invite my-robot);
+python examples/record_and_upload.py --token $TOKEN --url $FLEETFEED_EDGE_URL --folder /tmp/my-robot
 """
 
 import argparse

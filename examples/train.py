@@ -31,24 +31,28 @@ def main() -> None:
     )
     loader = windows.loader(16, seed=7)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(64), torch.nn.ReLU(), torch.nn.LazyLinear(60))
+    model(torch.zeros(1, 2, 6))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     checkpoint = asked.out / "checkpoint.pt"
     if checkpoint.exists():
         saved = torch.load(checkpoint)
         model.load_state_dict(saved["model"])
-        loader.load_state_dict(saved["feed"])
+        optimizer.load_state_dict(saved["optimizer"])
+        loader.load_state_dict(saved["feed"])  # the next batch is the one that the killed run would have had
 
-    optimizer = None
-    for epoch in range(asked.epochs):
+    while loader.epoch < asked.epochs:
+        loss = torch.tensor(float("nan"))  # of an epoch that had been finished when the checkpoint was made
         for batch in loader:
             predicted = model(batch["state"]).unflatten(1, (10, 6))
             inside = ~batch["action_is_pad"]
             loss = ((predicted - batch["action"])[inside] ** 2).mean()
-            optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=1e-3)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            torch.save({"model": model.state_dict(), "feed": loader.state_dict()}, checkpoint)
-        print(f"epoch {epoch}: loss {loss.item():.4f}, {loader.stats.windows_per_s:.0f} windows/s")
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "feed": loader.state_dict()}
+            torch.save(state, checkpoint)
+        print(f"after epoch {loader.epoch}: loss {loss.item():.4f}, {loader.stats.windows_per_s:.0f} windows/s")
+    print(f"trained for {asked.epochs} epochs")
 
 
 if __name__ == "__main__":

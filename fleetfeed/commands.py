@@ -1,4 +1,7 @@
-"""`fleetfeed up`, `down`, `status`, `env`, `demo`: the embedded stack and the demonstrations."""
+"""`fleetfeed up`, `down`, `status`, `env`, `demo`: the embedded stack and the demonstrations.
+
+What runs a stack is imported where it is needed: `fleetfeed --help` answers on a robot, too.
+"""
 
 from __future__ import annotations
 
@@ -7,33 +10,31 @@ import shlex
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from dataset_catalog.errors import CatalogError
-from edge.errors import EdgeError
-from fleetfeed import stack
-from fleetfeed.errors import StackError
-from fleetfeed.settings import StackSettings
-from fleetfeed.stack import StackInfo
+if TYPE_CHECKING:
+    from fleetfeed.settings import StackSettings
+    from fleetfeed.stack import StackInfo
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(
+    help="Robot recordings into training batches: complete, in order, searchable, provably undamaged.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
 console = Console(stderr=True)
 
 RunDir = Annotated[Path | None, typer.Option(help="The stack's folder (FLEETFEED_STACK_RUN_DIR).")]
-
-
-@app.callback()
-def fleetfeed() -> None:
-    """Robot recordings into training batches: complete, in order, searchable, provably undamaged.
-
-    Each part has commands of its own: [bold]fleetfeed edge[/] (robots), [bold]fleetfeed ingest[/] (server),
-    [bold]fleetfeed jobs[/] (Ray jobs), [bold]fleetfeed catalog[/] (datasets); --help after any of them.
-    """
+PARTS = {
+    "edge": "Robots: enrol, run the agent, adopt and replay recordings.",
+    "ingest": "Server: invite and revoke robots, check the bucket.",
+    "jobs": "Ray jobs: index, load, align.",
+    "catalog": "Datasets: search, SQL, contact sheets.",
+}
 
 
 @app.command()
@@ -43,6 +44,8 @@ def up(
     foreground: Annotated[bool, typer.Option(help="Stay until Ctrl-C, then end everything.")] = False,
 ) -> None:
     """Start S3, Ray and the ingest service on this machine's loopback."""
+    from fleetfeed import stack
+
     settings = _settings(run_dir=run_dir, http_port=http_port)
     if foreground:
         stack.run(settings, report=_report, ready=_show)
@@ -53,8 +56,11 @@ def up(
 @app.command()
 def down(run_dir: RunDir = None) -> None:
     """End what `up` started, and nothing else."""
-    ended = stack.down(_settings(run_dir=run_dir).run_dir)
-    console.print(f"ended {', '.join(sorted(set(ended)))}" if ended else "nothing was running")
+    from fleetfeed import stack
+
+    where = _settings(run_dir=run_dir).run_dir
+    ended = stack.down(where)
+    console.print(f"ended {len(ended)} processes of {where}" if ended else f"nothing was running in {where}")
 
 
 @app.command()
@@ -62,22 +68,28 @@ def status(
     run_dir: RunDir = None, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False
 ) -> None:
     """Every living process of the stack, and where it listens."""
-    components = stack.status(_settings(run_dir=run_dir).run_dir)
+    from fleetfeed import stack
+
+    where = _settings(run_dir=run_dir).run_dir
+    components = stack.status(where)
     if as_json:
         print(json.dumps([{"name": one.name, "pid": one.pid, "listens": one.listens} for one in components]))
         return
     table = Table("process", "pid", "listens on")
     for one in components:
         table.add_row(one.name, str(one.pid), " ".join(one.listens))
-    Console().print(table if components else "nothing is running")
+    Console().print(table if components else f"nothing is running in {where}")
 
 
 @app.command()
 def env(run_dir: RunDir = None) -> None:
     """Print what a client of the running stack needs in its environment: eval "$(fleetfeed env)"."""
-    found = stack.info(_settings(run_dir=run_dir).run_dir)
+    from fleetfeed import stack
+
+    where = _settings(run_dir=run_dir).run_dir
+    found = stack.info(where)
     if found is None:
-        raise StackError("no stack is running here: start one with `fleetfeed up`")
+        raise stack.StackError(f"no stack is running in {where}: start one with `fleetfeed up`")
     for name, value in {**found.environment(), "FLEETFEED_EDGE_URL": found.http_url}.items():
         print(f"export {name}={shlex.quote(value)}")
 
@@ -101,11 +113,17 @@ def demo(
         tour.run(settings, seconds=seconds, keep=keep)
 
 
+for _name, _told in PARTS.items():
+    app.command(_name, help=f"{_told} (commands of their own: fleetfeed {_name} --help)")(lambda: None)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
 def _settings(**given: Any) -> StackSettings:
+    from fleetfeed.settings import StackSettings
+
     return StackSettings(**{name: value for name, value in given.items() if value is not None})
 
 
@@ -115,21 +133,36 @@ def _report(line: str) -> None:
 
 def _show(found: StackInfo) -> None:
     table = Table("what", "where", title="the stack is ready", title_justify="left")
+    table.add_row("ingest", found.http_url)
+    table.add_row("S3", f"{found.s3_url}, bucket {found.bucket}")
+    table.add_row("Ray dashboard and Jobs API", found.dashboard_url)
     for what, where in found.listeners.items():
-        table.add_row(what, where)
+        table.add_row(what, where, style="dim")
     console.print(table)
     console.print('Clients:  eval "$(fleetfeed env)"     End it:  fleetfeed down', highlight=False)
 
 
 def main() -> None:
     """Run the commands; an error of ours is one sentence and exit code 2."""
-    from fleetfeed.demo.work import DemoFailed
-
     try:
         app()
-    except (StackError, DemoFailed, EdgeError, CatalogError, ValidationError) as error:
+    except KeyboardInterrupt:
+        console.print("interrupted; what was started has been ended")
+        raise SystemExit(130) from None
+    except Exception as error:
+        if not isinstance(error, (ValidationError, *_our_errors())):
+            raise
         console.print(f"fleetfeed: {error}", style="red", markup=False, soft_wrap=True)
         raise SystemExit(2) from error
+
+
+def _our_errors() -> tuple[type[Exception], ...]:
+    from dataset_catalog.errors import CatalogError
+    from edge.errors import EdgeError
+    from fleetfeed.demo.errors import DemoFailed
+    from fleetfeed.errors import StackError
+
+    return (StackError, DemoFailed, EdgeError, CatalogError)
 
 
 if __name__ == "__main__":

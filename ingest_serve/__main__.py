@@ -17,7 +17,7 @@ from edge.errors import BadName
 from ingest_serve.app import create_app
 from ingest_serve.bucket import Bucket
 from ingest_serve.check import check_create_once
-from ingest_serve.errors import IngestError
+from ingest_serve.errors import IngestError, StorageUnavailable
 from ingest_serve.registry import INVITE_LIFETIME_S, Registry
 from ingest_serve.registry import invite as new_token
 from ingest_serve.settings import IngestSettings
@@ -76,7 +76,8 @@ def main() -> None:
     try:
         app()
     except (IngestError, CatalogError, BadName, ValidationError) as error:
-        console.print(f"fleetfeed ingest: {error}", style="red", markup=False, soft_wrap=True)
+        where = f" ({Storage.open().where})" if isinstance(error, StorageUnavailable) else ""
+        console.print(f"fleetfeed ingest: {error}{where}", style="red", markup=False, soft_wrap=True)
         raise SystemExit(2) from error
 
 

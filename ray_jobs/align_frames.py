@@ -103,12 +103,20 @@ def _check_same_spec(spec: AlignSpec, published: Manifest | None) -> None:
         )
 
 
+def _skipped_notes(skipped: Mapping[str, str]) -> list[str]:
+    """One line a reason; the manifest names every episode."""
+    by_reason: dict[str, list[str]] = {}
+    for episode, reason in sorted(skipped.items()):
+        by_reason.setdefault(reason, []).append(episode)
+    return [f"skipped {len(found)} ({', '.join(found[:2])} …): {reason}" for reason, found in by_reason.items()]
+
+
 def _summary(
     chain: str, base: publish.Base, parts: Sequence[Part], written: Mapping[str, Written], skipped: Mapping[str, str]
 ) -> Summary:
     aligned = written["episodes"].rows
     counts: dict[str, Any] = {"episodes": aligned, "skipped": len(skipped)}
-    notes = [f"skipped episode {episode}: {reason}" for episode, reason in sorted(skipped.items())]
+    notes = _skipped_notes(skipped)
     total = Fidelity.join(Fidelity(**part.report["fidelity"]) for part in parts)
     if total.frames:
         weights = f"{total.source_bytes / total.frames:,.0f} → {total.bytes / total.frames:,.0f} bytes a frame"

@@ -90,6 +90,9 @@ class AlignSpec(_Frozen):
         """Read a TOML file. Raises `SpecError` that says what is wrong at which place."""
         try:
             return cls.model_validate(tomllib.loads(path.read_text()))
+        except FileNotFoundError as error:
+            ours = ", ".join(sorted(one.stem for one in Path(__file__).with_name("specs").glob("*.toml")))
+            raise SpecError(f"there is no align spec {path}; those that come with us: {ours}") from error
         except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise SpecError(f"{path}: {error}") from error
         except ValidationError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -36,18 +36,18 @@ def recorded(counts: Iterable[Mapping[str, int]], cameras: Iterable[str]) -> Tal
     return Tally("recorded", sum(n for _, n in pairs) - frames, frames)
 
 
-def stored(store: RawStore, *, robot: str | None = None) -> Tally:
-    """What the objects in the bucket (of one robot) hold: every one is read, its messages and frames are counted."""
+def stored(store: RawStore, recordings: Collection[str]) -> Tally:
+    """What the bucket's objects of these recordings hold: every one is read, its messages and frames are counted."""
     sums = {"telemetry": 0, "video": 0}
     with ThreadPoolExecutor(4) as pool:
-        for kind, n in pool.map(lambda name: _count(*store.read(name)), _segments(store, robot)):
+        for kind, n in pool.map(lambda name: _count(*store.read(name)), _segments(store, recordings)):
             sums[kind] += n
     return Tally("stored", sums["telemetry"], sums["video"])
 
 
-def indexed(catalog: Catalog, *, robot: str | None = None) -> Tally:
-    """What the jobs found whole (of one robot)."""
-    whole = f"state = 'ok' AND stream <> '{AGENT_STREAM}'" + (f" AND robot_id = '{robot}'" if robot else "")
+def indexed(catalog: Catalog, recordings: Collection[str]) -> Tally:
+    """What the jobs found whole of these recordings."""
+    whole = f"state = 'ok' AND stream <> '{AGENT_STREAM}' AND recording_id IN {among(recordings)}"
     found = catalog.sql(
         "SELECT coalesce(sum(messages) FILTER (kind = 'telemetry'), 0)::BIGINT AS telemetry, "
         f"coalesce(sum(frames) FILTER (kind = 'video'), 0)::BIGINT AS frames FROM segments WHERE {whole}"
@@ -55,9 +55,14 @@ def indexed(catalog: Catalog, *, robot: str | None = None) -> Tally:
     return Tally("indexed", found["telemetry"], found["frames"])
 
 
-def _segments(store: RawStore, only: str | None) -> Iterable[SegmentId]:
+def among(names: Collection[str]) -> str:
+    """An SQL list of ids, which hold no quote."""
+    return "(" + ", ".join(f"'{name}'" for name in sorted(names)) + ")"
+
+
+def _segments(store: RawStore, recordings: Collection[str]) -> Iterable[SegmentId]:
     for robot, recording, stream in store.list_streams():
-        if stream != AGENT_STREAM and only in (None, robot):
+        if stream != AGENT_STREAM and recording in recordings:
             for seq in store.list_after(robot, recording, stream, -1):
                 yield SegmentId(robot, recording, stream, seq)
 

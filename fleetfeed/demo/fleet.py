@@ -46,6 +46,11 @@ class DemoRobot:
         self.agent = self._start(["edge", "run", "--folder", str(self.folder), "--url", url], "agent.log")
 
     @property
+    def recordings(self) -> set[str]:
+        """The recordings that its program made."""
+        return {one["recording"] for one in self.recorded}
+
+    @property
     def is_live(self) -> bool:
         """Whether the robot's own program still runs."""
         return self.program is not None and self.program.poll() is None

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from dataset_catalog import Catalog
 from edge.lerobot import LeRobotDataset
 from fleetfeed.demo import screen
+from fleetfeed.demo.errors import DemoFailed
 from fleetfeed.demo.fleet import DemoRobot
-from fleetfeed.demo.work import DemoFailed, let_in, run_jobs, running_stack, storage_of
+from fleetfeed.demo.work import let_in, run_jobs, running_stack, storage_of
 from fleetfeed.settings import StackSettings
 
 SPEC = "g1"  # it comes with ray_jobs

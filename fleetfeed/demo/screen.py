@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -24,6 +27,11 @@ def step(title: str) -> Iterator[Progress]:
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=not console.is_terminal) as progress:
         yield progress
     console.print(f"  done in {time.monotonic() - started:.1f} s", style="dim")
+
+
+def command() -> str:
+    """How to call `fleetfeed` from here: by its name where that is on the path."""
+    return "fleetfeed" if shutil.which("fleetfeed") else str(Path(sys.executable).with_name("fleetfeed"))
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -17,10 +17,11 @@ from rich.progress import Progress
 
 from dataset_catalog import Catalog, Dataset
 from fleetfeed.demo import account, screen
+from fleetfeed.demo.errors import DemoFailed
 from fleetfeed.demo.fleet import DemoRobot, stopping
 from fleetfeed.demo.link import Link
 from fleetfeed.demo.robot import CAMERA
-from fleetfeed.demo.work import DemoFailed, drain, let_in, run_jobs, running_stack, storage_of
+from fleetfeed.demo.work import drain, let_in, run_jobs, running_stack, storage_of
 from fleetfeed.settings import StackSettings
 from fleetfeed.stack import StackInfo
 from ingest_serve.raw_store import RawStore
@@ -61,12 +62,14 @@ def run(settings: StackSettings, *, seconds: float, keep: bool) -> None:
             run_jobs(info, SPEC, progress)
         storage = storage_of(info)
         catalog = Catalog(storage)
-        dataset = catalog.dataset(DATASET)
-        _show(catalog, dataset, folder / "contact-sheet.png")
+        recordings = {name for robot in robots for name in robot.recordings}
+        dataset = catalog.dataset(DATASET).select(where=f"recording_id IN {account.among(recordings)}")
+        _show(catalog, dataset, recordings, folder / "contact-sheet.png")
         result = _train(info, dataset, folder / "training")
         with screen.step("Count what arrived"):
             recorded = account.recorded([one["counts"] for robot in robots for one in robot.recorded], [CAMERA])
-            tallies = [recorded, account.stored(RawStore.open(storage)), account.indexed(catalog)]
+            stored = account.stored(RawStore.open(storage), recordings)
+            tallies = [recorded, stored, account.indexed(catalog, recordings)]
     dropped = sum(n for robot in robots for one in robot.recorded for n in one["dropped"].values())
     screen.console.print(f"  the recorders had to drop {dropped} readings (and told the server)")
     outcome = Outcome(tallies, result["held_out_loss"], result["baseline_loss"])
@@ -109,11 +112,12 @@ def _waiting(robot: DemoRobot) -> int:
     return sum(line.waiting for line in robot.status())
 
 
-def _show(catalog: Catalog, dataset: Dataset, sheet: Path) -> None:
+def _show(catalog: Catalog, dataset: Dataset, recordings: set[str], sheet: Path) -> None:
     with screen.step("Ask the catalog"):
         found = catalog.sql(
             "SELECT robot_id, task, count(*) AS episodes, sum(steps)::BIGINT AS steps, "
-            f"round(sum(end_ns - start_ns) / 1e9, 1) AS seconds FROM {DATASET}.episodes GROUP BY ALL ORDER BY ALL"
+            f"round(sum(end_ns - start_ns) / 1e9, 1) AS seconds FROM {DATASET}.episodes "
+            f"WHERE recording_id IN {account.among(recordings)} GROUP BY ALL ORDER BY ALL"
         )
         screen.table(
             f"{DATASET} v{dataset.version}", found.column_names, [list(row.values()) for row in found.to_pylist()]
@@ -124,18 +128,9 @@ def _show(catalog: Catalog, dataset: Dataset, sheet: Path) -> None:
 
 def _train(info: StackInfo, dataset: Dataset, out: Path) -> dict[str, Any]:
     """Train until killed in mid-epoch, resume, and compare the sample ids of the batch after the checkpoint."""
-    held_out = dataset.episodes()["episode_id"].to_pylist()[-1]
-    command = [
-        sys.executable,
-        "-m",
-        "fleetfeed.demo.train",
-        "--dataset",
-        DATASET,
-        "--held-out",
-        held_out,
-        "--out",
-        str(out),
-    ]
+    *episodes, held_out = dataset.episodes()["episode_id"].to_pylist()
+    program = [sys.executable, "-m", "fleetfeed.demo.train"]
+    command = [*program, "--dataset", DATASET, "--episodes", *episodes, "--held-out", held_out, "--out", str(out)]
     environment = {**os.environ, **info.environment()}
     with screen.step("Train a policy, kill it in mid-epoch, resume it") as progress:
         killed = _follow(command, environment, progress.add_task("training", total=None, said=""), progress, kill=True)
@@ -182,14 +177,15 @@ def _json_lines(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
 
 def _last_words(outcome: Outcome, info: StackInfo, folder: Path, *, keep: bool, seconds: float) -> None:
     say = screen.console.print
-    ask = "fleetfeed catalog sql 'SELECT * FROM segments LIMIT 5'"
+    command = screen.command()
+    ask = f"{command} catalog recordings"
     say(f"\n[bold]Where everything is[/]  {folder}: the robots' folders, contact-sheet.png, training/checkpoint.pt")
-    say(f"the bucket              {info.s3_url} {info.bucket}, kept under {info.run_dir}")
+    say(f"the bucket              {info.run_dir}/s3")
     if keep:
-        say(f"still running           {info.http_url} (ingest), {info.dashboard_url} (Ray)")
-        say(f'what to type next       eval "$(fleetfeed env)"; {ask}; fleetfeed down')
+        say(f"still running           {info.http_url} (ingest), {info.dashboard_url} (Ray), {info.s3_url} (S3)")
+        say(f'what to type next       eval "$({command} env)"; {ask}; {command} down', soft_wrap=True)
     else:
-        say(f'what to type next       fleetfeed up; eval "$(fleetfeed env)"; {ask}')
+        say(f'what to type next       {command} up; eval "$({command} env)"; {ask}', soft_wrap=True)
     say(f"run time                {seconds:.0f} s\n")
     screen.ledger(outcome.tallies)
     say(f"held-out loss        {outcome.held_out_loss:.4f}  mean-action baseline {outcome.baseline_loss:.4f}")

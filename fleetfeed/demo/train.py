@@ -1,8 +1,8 @@
 """Behaviour cloning from Lance windows: a small network learns to command the joints from what the robot saw.
 
-Run as a process: `python -m fleetfeed.demo.train --dataset humanoid --held-out EPISODE --out F`. It writes a checkpoint
-every few batches and goes on from the last one when it is started again. Each line on standard output is JSON: a batch
-with its sample ids as it is delivered, and at the end the result.
+Run as a process: `python -m fleetfeed.demo.train --dataset D --episodes A B --held-out C --out F`. It writes a
+checkpoint every few batches and goes on from the last one when it is started again. Each line on standard output is
+JSON: a batch with its sample ids as it is delivered, and at the end the result.
 """
 
 from __future__ import annotations
@@ -72,10 +72,9 @@ def windows_of(dataset: Dataset) -> Windows:
     )
 
 
-def train(dataset: Dataset, *, held_out: str, out: Path, epochs: int) -> dict[str, Any]:
+def train(dataset: Dataset, episodes: list[str], *, held_out: str, out: Path, epochs: int) -> dict[str, Any]:
     """Train, or go on from the checkpoint in `out`; returns the result that `main` prints."""
-    episodes = dataset.episodes()["episode_id"].to_pylist()
-    training = dataset.select(episodes=[one for one in episodes if one != held_out])
+    training = dataset.select(episodes=episodes)
     torch.manual_seed(0)
     torch.set_num_threads(1)
     loader = windows_of(training).loader(BATCH, seed=0)
@@ -147,13 +146,14 @@ def _say(**fields: Any) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", required=True)
-    parser.add_argument("--held-out", required=True, help="episode id")
+    parser.add_argument("--episodes", nargs="+", required=True, help="episode ids to learn from")
+    parser.add_argument("--held-out", required=True, help="episode id to test on")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=3)
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     dataset = Catalog.open().dataset(asked.dataset)
-    _say(result=train(dataset, held_out=asked.held_out, out=asked.out, epochs=asked.epochs))
+    _say(result=train(dataset, asked.episodes, held_out=asked.held_out, out=asked.out, epochs=asked.epochs))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from dataset_catalog.settings import StorageSettings
 from dataset_catalog.storage import Storage
 from fleetfeed import stack
 from fleetfeed.demo import screen
+from fleetfeed.demo.errors import DemoFailed
 from fleetfeed.demo.fleet import DemoRobot
 from fleetfeed.settings import StackSettings
 from fleetfeed.stack import StackInfo
@@ -24,10 +25,6 @@ from ingest_serve.bucket import Bucket
 from ingest_serve.registry import Registry, invite
 
 DRAIN_LIMIT_S = 120.0
-
-
-class DemoFailed(Exception):
-    """Something on the way did not work; the sentence says what, and where to look."""
 
 
 @contextmanager

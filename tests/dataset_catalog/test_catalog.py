@@ -162,7 +162,7 @@ def test_a_store_that_does_not_answer_is_one_sentence(monkeypatch: pytest.Monkey
         endpoint_url="http://127.0.0.1:9", access_key_id="key", secret_access_key=SecretStr("secret")
     )
     with pytest.raises(
-        StorageError, match=r"cannot read s3://nowhere at http://127.0.0.1:9: Could not connect"
+        StorageError, match=r"cannot reach s3://nowhere at http://127.0.0.1:9: Could not connect"
     ) as caught:
         Catalog.open("s3://nowhere", settings=settings).robots()
     assert "secret" not in str(caught.value)

@@ -54,10 +54,13 @@ def test_a_contact_sheet_is_written_where_asked(lake: Any, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["show", "pack"], "error: no dataset named 'pack'; there are ['pick']"),
+        (["show", "pack"], "fleetfeed catalog: no dataset named 'pack'; there are ['pick']"),
         (["sql", "SELECT nosuch FROM segments"], 'error: Binder Error: Referenced column "nosuch" not found'),
-        (["videos", "--start", "yesterday"], "error: a time is int nanoseconds"),
-        (["contact-sheet", "pick", "--out", "x.png", "--camera", "tail"], "error: no column or camera ['tail']"),
+        (["videos", "--start", "yesterday"], "fleetfeed catalog: a time is int nanoseconds"),
+        (
+            ["contact-sheet", "pick", "--out", "x.png", "--camera", "tail"],
+            "fleetfeed catalog: no column or camera ['tail']",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(lake: Any, arguments: list[str], sentence: str) -> None:

@@ -39,7 +39,9 @@ def test_a_robot_records_a_platform_builds_and_a_researcher_trains(stack: StackI
     assert "nothing new" in run("build_dataset.py", stack=stack)
 
     trained = run("train.py", "--out", str(training), stack=stack)
-    assert "epoch 1" in trained
+    assert "after epoch 2" in trained
+    assert "trained for 2 epochs" in run("train.py", "--out", str(training), stack=stack)
+    assert "after epoch 3" in run("train.py", "--out", str(training), "--epochs", "3", stack=stack)
     assert (training / "contact-sheet.png").read_bytes().startswith(b"\x89PNG")
     assert (training / "checkpoint.pt").exists()
 

@@ -37,6 +37,10 @@ def test_an_extra_brings_what_its_package_needs_and_nothing_heavy(extra: str, tm
         cwd=tmp_path,
     )
     assert found.stdout.strip() == "[]"
+    helped = subprocess.run(
+        [python, "-m", "fleetfeed", "--help"], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert "catalog" in helped.stdout
     told = subprocess.run(
         [python, "-m", "fleetfeed", "jobs", "run", "index_segments"],
         capture_output=True,

@@ -46,8 +46,8 @@ def dataset(stack: StackInfo, robot: DemoRobot) -> Dataset:
 def test_everything_recorded_is_stored_and_indexed(stack: StackInfo, robot: DemoRobot) -> None:
     recorded = account.recorded([one["counts"] for one in robot.recorded], [CAMERA])
     assert recorded.frames == 12 * 20
-    assert account.stored(RawStore.open(storage_of(stack)), robot=ROBOT).agrees_with(recorded)
-    assert account.indexed(Catalog(storage_of(stack)), robot=ROBOT).agrees_with(recorded)
+    assert account.stored(RawStore.open(storage_of(stack)), robot.recordings).agrees_with(recorded)
+    assert account.indexed(Catalog(storage_of(stack)), robot.recordings).agrees_with(recorded)
     assert list(Spool(robot.folder).waiting()) == []
 
 

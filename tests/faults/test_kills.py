@@ -84,8 +84,8 @@ def test_killed_replica_and_killed_agent_lose_nothing_and_double_nothing(stack: 
     run_job(stack, "index_segments")
 
     recorded = account.recorded([one["counts"] for one in robot.recorded], [CAMERA])
-    stored = account.stored(RawStore.open(storage), robot=ROBOT)
-    indexed = account.indexed(Catalog(storage), robot=ROBOT)
+    stored = account.stored(RawStore.open(storage), robot.recordings)
+    indexed = account.indexed(Catalog(storage), robot.recordings)
     assert recorded.telemetry > 0
     assert recorded.frames > 0
     assert stored.agrees_with(recorded)

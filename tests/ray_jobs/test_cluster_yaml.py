@@ -30,5 +30,6 @@ def test_a_cluster_without_a_worker_type_for_the_head_is_refused(config: dict[st
 def test_every_node_asks_for_the_token_and_nothing_is_public(config: dict[str, Any]) -> None:
     starts = [*config["head_start_ray_commands"], *config["worker_start_ray_commands"]]
     assert all("RAY_AUTH_MODE=token" in command for command in starts if "ray start" in command)
+    assert config["file_mounts"]["/home/ubuntu/.ray/auth_token"] == "~/.ray/auth_token"  # where Ray looks for it
     assert config["provider"]["use_internal_ips"] is True
     assert any("--dashboard-host=127.0.0.1" in command for command in starts)
