@@ -55,7 +55,10 @@ def test_a_contact_sheet_is_written_where_asked(lake: Any, tmp_path: Path) -> No
     ("arguments", "sentence"),
     [
         (["show", "pack"], "fleetfeed catalog: no dataset named 'pack'; there are ['pick']"),
-        (["sql", "SELECT nosuch FROM segments"], 'error: Binder Error: Referenced column "nosuch" not found'),
+        (
+            ["sql", "SELECT nosuch FROM segments"],
+            'fleetfeed catalog: Binder Error: Referenced column "nosuch" not found',
+        ),
         (["videos", "--start", "yesterday"], "fleetfeed catalog: a time is int nanoseconds"),
         (
             ["contact-sheet", "pick", "--out", "x.png", "--camera", "tail"],
