@@ -24,6 +24,7 @@ from zstandard import ZstdError
 
 from edge import durable
 from edge.errors import SegmentError
+from edge.wire import MAX_TIME_NS
 
 MAGIC = b"\x89MCAP0\r\n"
 LIBRARY = "fleetfeed"
@@ -181,6 +182,8 @@ def _records(file: IO[bytes], *, validate_crcs: bool) -> Iterator[Message | None
     found, stated = 0, None
     for record in StreamReader(file, validate_crcs=validate_crcs, record_size_limit=MAX_RECORD_BYTES).records:
         if isinstance(record, McapMessage):
+            if record.log_time >= MAX_TIME_NS:
+                raise ValueError(f"a message's time must be below {MAX_TIME_NS} ns, got {record.log_time}")
             found += 1
             yield Message(topics[record.channel_id], record.log_time, record.sequence, record.data)
         elif isinstance(record, Schema):

@@ -24,7 +24,8 @@ from ray_jobs.episodes import Episode, overlaps
 from ray_jobs.errors import JobError, MessageError, SpecError
 from ray_jobs.gop_rows import camera_batches, check_order
 from ray_jobs.media import Track, read_track
-from ray_jobs.messages import decoder
+from ray_jobs.messages import decode
+from ray_jobs.poison import blamed_on
 from ray_jobs.publish import Written
 from ray_jobs.rendition import Fidelity
 from ray_jobs.segments_table import Row, segment_of
@@ -74,12 +75,13 @@ class EpisodeReader:
         """Every column's series in the episode, extended by its tolerance on both sides."""
         messages = self._messages()
         start_ns, end_ns = self.episode.start_ns, self.episode.end_ns
-        return {
-            name: to_series(name, column, messages.get(column.topic, [])).within(
-                start_ns - column.tolerance_ns, end_ns + column.tolerance_ns
-            )
-            for name, column in self._spec.columns.items()
-        }
+        with blamed_on(SpecError, "the episode's telemetry cannot be used"):
+            return {
+                name: to_series(name, column, messages.get(column.topic, [])).within(
+                    start_ns - column.tolerance_ns, end_ns + column.tolerance_ns
+                )
+                for name, column in self._spec.columns.items()
+            }
 
     def _messages(self) -> dict[str, list[tuple[int, Any]]]:
         """Topic → (time, decoded message); messages that cannot be decoded are no readings."""
@@ -90,7 +92,7 @@ class EpisodeReader:
             for message in read_messages(io.BytesIO(self._store.get(segment_of(row)))):
                 if message.topic.name in self._spec.topics:
                     try:
-                        value = decoder(message.topic)(message.data)
+                        value = decode(message)
                     except MessageError:
                         continue
                     found.setdefault(message.topic.name, []).append((message.t_ns, value))

@@ -20,7 +20,7 @@ def declared_types(json_schema: bytes) -> Iterator[tuple[Path, pa.DataType]]:
     """The typed `properties` of a JSON schema; nothing where there is none that can be read."""
     try:
         schema = json.loads(json_schema) if json_schema else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return
     yield from _declared_in(schema, ())
 

@@ -15,6 +15,7 @@ from ingest_serve.raw_store import RawObject, RawStore
 from ray_jobs.errors import MediaError
 from ray_jobs.media import read_track
 from ray_jobs.picture_check import check_pictures
+from ray_jobs.poison import blamed_on
 
 Row = dict[str, Any]  # a row of schema.SEGMENTS; columns that are not named are null
 
@@ -50,8 +51,10 @@ def examine(stored: Stored, *, index_version: int) -> Row:
     row = {**_identity(stored), "index_version": index_version}
     if stored.raw is None or stored.body is None:
         return {**row, "state": "quarantined", "reason": stored.reason}
+    read = _video if stored.raw.kind == "video" else _telemetry
     try:
-        content = _video(stored.raw, stored.body) if stored.raw.kind == "video" else _telemetry(stored.raw, stored.body)
+        with blamed_on(MediaError, "the segment cannot be read"):
+            content = read(stored.raw, stored.body)
     except (MediaError, SegmentError) as error:
         return {**row, "state": "quarantined", "reason": str(error)}
     return {**row, **content, "state": "ok"}

@@ -18,6 +18,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,8 @@ EXTRA = "extra"
 UNDECODED = "_undecoded"
 NOT_AN_OBJECT = "_value"
 
+MAX_COLUMNS = 1000
+MAX_DEPTH = 16
 _PATH = b"path"  # metadata of a column: its path as a JSON list
 
 
@@ -69,7 +72,7 @@ def table_schema(types: Mapping[Path, pa.DataType]) -> pa.Schema:
     """Own columns, the fields' columns, `extra`."""
     taken = {field.name for field in OWN} | {EXTRA}
     fields = []
-    for path, kind in types.items():
+    for path, kind in islice(types.items(), MAX_COLUMNS):  # what has no column goes to `extra`
         name = "_".join(path) or "_"
         while name in taken:
             name += "_"
@@ -107,12 +110,12 @@ def split(message: Any, fields: Mapping[Path, pa.Field]) -> tuple[dict[str, Any]
 
 
 def leaves(message: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every field that is not itself an object with fields."""
+    """Every field that is not itself an object with fields, down to `MAX_DEPTH`."""
     if not isinstance(message, dict):
         yield path or (NOT_AN_OBJECT,), message
         return
     for name, value in message.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and value and len(path) < MAX_DEPTH:
             yield from leaves(value, (*path, name))
         else:
             yield (*path, name), value

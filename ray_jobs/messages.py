@@ -24,8 +24,9 @@ from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.base import TypesysError
 
-from edge.segment import Topic
+from edge.segment import Message, Topic
 from ray_jobs.errors import MessageError
+from ray_jobs.poison import blamed_on
 
 Decode = Callable[[bytes], Any]
 
@@ -47,6 +48,12 @@ _NUMBERS = {
     FieldDescriptor.CPPTYPE_ENUM: np.int32,
     FieldDescriptor.CPPTYPE_BOOL: np.bool_,
 }
+
+
+def decode(message: Message) -> Any:
+    """A message's value; `MessageError` for whatever its bytes or its schema make a decoder raise."""
+    with blamed_on(MessageError, message.topic.name):
+        return decoder(message.topic)(message.data)
 
 
 @lru_cache(maxsize=1024)

@@ -14,7 +14,8 @@ from edge.segment import Message, read_messages
 from edge.wire import SegmentId
 from ray_jobs import flatten
 from ray_jobs.errors import MessageError
-from ray_jobs.messages import decoder, is_typed
+from ray_jobs.messages import decode, is_typed
+from ray_jobs.poison import blamed_on
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,12 @@ def infer_schema(messages: Sequence[Message]) -> pa.Schema:
     topic = messages[0].topic
     declared = topic.schema_data if topic.schema_encoding == "jsonschema" else b""
     decoded = (value for value in map(_decode, messages) if value is not None)
-    return flatten.table_schema(flatten.infer_types(decoded, typed=is_typed(topic), json_schema=declared))
+    try:
+        with blamed_on(MessageError, topic.name):
+            types = flatten.infer_types(decoded, typed=is_typed(topic), json_schema=declared)
+    except MessageError:
+        types = {}  # every message goes to `extra`
+    return flatten.table_schema(types)
 
 
 def load(segment: SegmentId, body: bytes, schemas: Mapping[str, pa.Schema]) -> Loaded:
@@ -46,21 +52,40 @@ def load(segment: SegmentId, body: bytes, schemas: Mapping[str, pa.Schema]) -> L
     loaded = Loaded({}, Counter())
     for topic, messages in by_topic(body).items():
         table = flatten.table_name(topic)
-        values = []
-        for message in messages:
-            try:
-                values.append(decoder(message.topic)(message.data))
-            except MessageError:
-                values.append(flatten.undecoded(message.data))
-                loaded.undecoded[topic] += 1
-        loaded.batches[table] = flatten.to_batch(schemas[table], _own(segment, messages), values)
-    return loaded
+        values = [_decode(message) for message in messages]
+        own = _own(segment, messages)
+        try:
+            loaded.batches[table] = _rows(schemas[table], own, values, messages)
+        except MessageError:  # one of them cannot become a row: find out which
+            pairs = zip(own, values, messages, strict=True)
+            values = [value if _fits(schemas[table], row, value, message) else None for row, value, message in pairs]
+            loaded.batches[table] = _rows(schemas[table], own, values, messages)
+        loaded.undecoded[topic] += values.count(None)
+    return Loaded(loaded.batches, +loaded.undecoded)
+
+
+def _rows(
+    schema: pa.Schema, own: Sequence[dict[str, Any]], values: Sequence[Any], messages: Sequence[Message]
+) -> pa.RecordBatch:
+    """A batch of these messages; one without a value is kept as its bytes."""
+    pairs = zip(values, messages, strict=True)
+    kept = [flatten.undecoded(message.data) if value is None else value for value, message in pairs]
+    with blamed_on(MessageError, messages[0].topic.name):
+        return flatten.to_batch(schema, own, kept)
+
+
+def _fits(schema: pa.Schema, row: dict[str, Any], value: Any, message: Message) -> bool:
+    try:
+        _rows(schema, [row], [value], [message])
+    except MessageError:
+        return False
+    return True
 
 
 def _decode(message: Message) -> Any:
     """None where it cannot be decoded."""
     try:
-        return decoder(message.topic)(message.data)
+        return decode(message)
     except MessageError:
         return None
 

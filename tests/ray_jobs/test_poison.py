@@ -1,0 +1,120 @@
+"""Bytes that make a library fail in ways nobody foresaw are quarantined or kept undecoded; nothing is raised."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from edge.segment import Message, SegmentWriter, Topic
+from edge.wire import MCAP_TYPE, SegmentId
+from ingest_serve.raw_store import RawObject
+from ray_jobs import telemetry
+from ray_jobs.errors import MediaError, MessageError, SpecError
+from ray_jobs.examine import Stored, examine
+from ray_jobs.flatten import MAX_COLUMNS, OWN, table_name
+from ray_jobs.poison import blamed_on
+
+SEGMENT = SegmentId("g1-007", "01J00000000000000000000000", "telemetry", 0)
+T_NS = 1_760_000_000_000_000_000
+
+
+def mcap(*messages: Message) -> bytes:
+    file = io.BytesIO()
+    writer = SegmentWriter(file, chunked=True)
+    for message in messages:
+        writer.add(message)
+    writer.finish()
+    return file.getvalue()
+
+
+def stored(body: bytes, *, kind: str = "telemetry") -> Stored:
+    raw = RawObject(
+        segment=SEGMENT,
+        kind=kind,  # type: ignore[arg-type]
+        content_type=MCAP_TYPE,
+        bytes=len(body),
+        sha256="",
+        start_ns=T_NS,
+        end_ns=T_NS + 1,
+        robot_time_ns=None,
+        key_id="",
+        received_ns=0,
+    )
+    return Stored(SEGMENT, raw, body)
+
+
+def topic(*, schema: bytes = b"") -> Topic:
+    return Topic("/x", "json", "x", "jsonschema", schema) if schema else Topic("/x", "json")
+
+
+def load(*messages: Message) -> tuple[list[dict[str, object]], int]:
+    """The rows, and how many messages could not be decoded."""
+    schema = telemetry.infer_schema(messages)
+    loaded = telemetry.load(SEGMENT, mcap(*messages), {table_name("/x"): schema})
+    return loaded.batches[table_name("/x")].to_pylist(), loaded.undecoded["/x"]
+
+
+@pytest.mark.parametrize("error", [AttributeError("codec"), MemoryError(), RecursionError(), OverflowError()])
+def test_whatever_a_decoder_raises_quarantines_the_segment(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ray_jobs.examine.read_track", fail)
+    row = examine(stored(b"", kind="video"), index_version=1)
+    assert row["state"] == "quarantined"
+    assert type(error).__name__ in row["reason"]
+
+
+def test_a_time_that_no_table_can_hold_quarantines_the_segment() -> None:
+    row = examine(stored(mcap(Message(topic(), 2**63, 0, b"{}"))), index_version=1)
+    assert row["state"] == "quarantined"
+    assert "time must be below" in row["reason"]
+
+
+def test_a_deeply_nested_message_is_kept_as_its_bytes_and_the_others_become_rows() -> None:
+    deep = b'{"a":' * 900 + b"1" + b"}" * 900
+    deeper = b"[" * 100_000 + b"]" * 100_000
+    rows, undecoded = load(*(Message(topic(), T_NS + n, n, data) for n, data in enumerate([b'{"v":1}', deep, deeper])))
+    assert rows[0]["v"] == 1
+    assert len(rows) == 3
+    assert undecoded >= 1
+    assert all(row["extra"] for row in rows[1:])
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"a": {"type": [["x"]]}},
+        {"a": {"type": {"x": 1}}},
+        {"a": {"type": "array", "items": {"type": ["number"]}}},
+        {"a": {"type": [{}]}},
+    ],
+)
+def test_a_json_schema_of_nonsense_stops_nothing(properties: dict[str, object]) -> None:
+    declared = json.dumps({"properties": properties}).encode()
+    rows, undecoded = load(Message(topic(schema=declared), T_NS, 0, b'{"a": 1.5}'))
+    assert (len(rows), undecoded) == (1, 0)
+    assert rows[0].get("a") == 1.5 or "1.5" in str(rows[0]["extra"])
+
+
+def test_a_json_schema_nested_without_end_stops_nothing() -> None:
+    declared = b'{"properties":' + b"[" * 100_000
+    rows, _ = load(Message(topic(schema=declared), T_NS, 0, b'{"a": 1.5}'))
+    assert rows[0]["a"] == 1.5
+
+
+def test_a_message_with_endless_fields_makes_no_endless_table() -> None:
+    wide = json.dumps({f"f{n}": n for n in range(5 * MAX_COLUMNS)}).encode()
+    rows, undecoded = load(Message(topic(), T_NS, 0, wide))
+    assert undecoded == 0
+    assert len(rows[0]) == len(OWN) + MAX_COLUMNS + 1
+    assert f'"f{5 * MAX_COLUMNS - 1}"' in str(rows[0]["extra"])
+
+
+def test_errors_of_ours_keep_their_words() -> None:
+    with pytest.raises(MediaError, match=r"^a picture is missing$"), blamed_on(MessageError, "x"):
+        raise MediaError("a picture is missing")
+    with pytest.raises(SpecError, match="x: ZeroDivisionError: "), blamed_on(SpecError, "x"):
+        _ = 1 / 0
