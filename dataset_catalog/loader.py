@@ -127,6 +127,8 @@ class Loader:
         Raises `ResumeError`, naming what differs, if the state is of another dataset, version, selection, window spec
         or order.
         """
+        if not _is_state(state) or not 0 <= state["delivered"] <= self._order.n:
+            raise ResumeError(f"this is no state of a loader over {self._order.n} windows: {str(state)[:200]}")
         for name, value in self._feed_fields.items():
             if state["feed"].get(name) != value:
                 raise ResumeError(
@@ -165,3 +167,12 @@ class Loader:
             "shuffle": str(options.shuffle),
             "group": str(options.group),
         }
+
+
+def _is_state(state: Any) -> bool:
+    """Whether it has the form of what `state_dict` gives."""
+    return (
+        isinstance(state, dict)
+        and all(type(state.get(name)) is int and state[name] >= 0 for name in ("epoch", "delivered"))
+        and isinstance(state.get("feed"), dict)
+    )

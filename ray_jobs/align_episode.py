@@ -31,6 +31,8 @@ from ray_jobs.rendition import Fidelity
 from ray_jobs.segments_table import Row, segment_of
 from ray_jobs.series import Series, to_series
 
+MAX_EPISODE_NS = 24 * 3600 * 1_000_000_000
+
 
 class EpisodeReader:
     """Reads the raw segments of one episode and keeps none of them."""
@@ -56,6 +58,9 @@ class EpisodeReader:
 
     def check(self) -> None:
         """`SpecError` where the episode cannot be a part of this dataset."""
+        length_ns = self.episode.end_ns - self.episode.start_ns
+        if length_ns > MAX_EPISODE_NS:
+            raise SpecError(f"an episode of {length_ns / 3.6e12:.0f} hours: did the robot's clock step?")
         reference = self._spec.reference
         if reference is not None and not any(self._has_frame(row) for row in self.video(reference)):
             raise SpecError(f"no picture of the reference camera {reference}")

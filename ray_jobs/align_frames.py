@@ -108,7 +108,11 @@ def _skipped_notes(skipped: Mapping[str, str]) -> list[str]:
     by_reason: dict[str, list[str]] = {}
     for episode, reason in sorted(skipped.items()):
         by_reason.setdefault(reason, []).append(episode)
-    return [f"skipped {len(found)} ({', '.join(found[:2])} …): {reason}" for reason, found in by_reason.items()]
+    return [f"skipped {len(found)} ({_first(found)}): {reason}" for reason, found in by_reason.items()]
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:2]) + (" …" if len(names) > 2 else "")
 
 
 def _summary(

@@ -109,8 +109,14 @@ def _read_recordings(storage: Storage, rows: Sequence[Row], threads: int) -> Ite
         own = list(group)
         messages = [message for row in own for message in told.get(row["key"], ())]
         labels = [Label.parse(t_ns, value) for topic, t_ns, value in messages if topic == EPISODE_TOPIC]
-        closed = [value.get("last_seq") for topic, _, value in messages if topic == CLOSED_TOPIC]
+        words = (value.get("last_seq") for topic, _, value in messages if topic == CLOSED_TOPIC)
+        closed = [word for word in words if _is_last_seq(word)]
         yield Recording(robot, recording, own, [label for label in labels if label], closed[-1] if closed else None)
+
+
+def _is_last_seq(word: Any) -> bool:
+    """Whether a closing word names the last seq of each stream."""
+    return isinstance(word, dict) and all(isinstance(seq, int) and not isinstance(seq, bool) for seq in word.values())
 
 
 def _told(store: RawStore, row: Row) -> list[tuple[str, int, dict[str, Any]]]:
@@ -120,7 +126,7 @@ def _told(store: RawStore, row: Row) -> list[tuple[str, int, dict[str, Any]]]:
         if message.topic.name in _TELLING and message.topic.encoding == "json":
             try:
                 value = json.loads(message.data)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(value, dict):
                 found.append((message.topic.name, message.t_ns, value))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dataset_catalog.sampling import Policy
 from dataset_catalog.schema import steps_schema
@@ -55,6 +55,9 @@ class Column(_Tolerant):
         return self
 
 
+RESERVED = frozenset({"main", "telemetry", "segments", "information_schema", "pg_catalog", "system", "temp"})
+
+
 class AlignSpec(_Frozen):
     """`reference` names the camera whose frames are the steps; or else `rate_hz` is the steps' fixed rate."""
 
@@ -63,6 +66,13 @@ class AlignSpec(_Frozen):
     rate_hz: float | None = Field(None, gt=0, le=10_000)
     cameras: dict[Name, Camera] = {}
     columns: dict[Name, Column] = {}
+
+    @field_validator("name")
+    @classmethod
+    def _names_no_schema(cls, name: str) -> str:
+        if name in RESERVED:
+            raise ValueError(f"a dataset cannot be called any of {', '.join(sorted(RESERVED))}: SQL knows them already")
+        return name
 
     @model_validator(mode="before")
     @classmethod

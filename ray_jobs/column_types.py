@@ -33,11 +33,17 @@ def _declared_in(schema: Any, path: Path) -> Iterator[tuple[Path, pa.DataType]]:
         if kinds == ["object"]:
             yield from _declared_in(about, (*path, name))
         elif kinds == ["array"] and isinstance(about.get("items"), dict):
-            item = _JSON_TYPES.get(about["items"].get("type"))
+            item = _only_type(about["items"].get("type"))
             if item in (pa.float64(), pa.string()):
                 yield (*path, name), pa.list_(item)
-        elif len(kinds) == 1 and kinds[0] in _JSON_TYPES:
-            yield (*path, name), _JSON_TYPES[kinds[0]]
+        elif (found := _only_type(kind)) is not None:
+            yield (*path, name), found
+
+
+def _only_type(kind: Any) -> pa.DataType | None:
+    """The one scalar type that a schema's `type` allows, beside null."""
+    kinds = [one for one in (kind if isinstance(kind, list) else [kind]) if one != "null"]
+    return _JSON_TYPES.get(kinds[0]) if len(kinds) == 1 and isinstance(kinds[0], str) else None
 
 
 def type_of(value: Any, *, typed: bool) -> pa.DataType | None:

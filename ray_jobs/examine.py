@@ -9,13 +9,16 @@ from typing import Any
 
 from edge.errors import SegmentError
 from edge.segment import Topic, read_messages
-from edge.wire import MCAP_TYPE, SegmentId
+from edge.wire import MAX_TIME_NS, MCAP_TYPE, SegmentId
 from ingest_serve.errors import DamagedObject
 from ingest_serve.raw_store import RawObject, RawStore
 from ray_jobs.errors import MediaError
 from ray_jobs.media import read_track
 from ray_jobs.picture_check import check_pictures
 from ray_jobs.poison import blamed_on
+
+MAX_TOPIC_BYTES = 255
+MIN_PICTURE = 2  # pixels, across and down
 
 Row = dict[str, Any]  # a row of schema.SEGMENTS; columns that are not named are null
 
@@ -80,6 +83,9 @@ def _telemetry(raw: RawObject, body: bytes) -> Row:
         start_ns, end_ns = min(start_ns, message.t_ns), max(end_ns, message.t_ns + 1)
     if not counts:
         raise SegmentError("the segment holds no message")
+    longest = max(len(topic.name.encode()) for topic in counts)
+    if longest > MAX_TOPIC_BYTES:
+        raise SegmentError(f"a topic's name has {longest} bytes, {MAX_TOPIC_BYTES} at most can name a table")
     return {"start_ns": start_ns, "end_ns": end_ns, "messages": counts.total(), "topics": _topics(counts)}
 
 
@@ -94,6 +100,10 @@ def _video(raw: RawObject, body: bytes) -> Row:
     track = read_track(body, content_type=raw.content_type, start_ns=raw.start_ns)
     pictures = check_pictures(track)
     times = [packet.t_ns for packet in track.packets]
+    if min(times) < 0 or max(times) >= MAX_TIME_NS:
+        raise MediaError(f"capture times must be within 0..{MAX_TIME_NS - 1} ns, got {min(times)}..{max(times)}")
+    if min(pictures.width, pictures.height) < MIN_PICTURE:
+        raise MediaError(f"pictures of {pictures.width}x{pictures.height} are no video, {MIN_PICTURE} pixels at least")
     return {
         "start_ns": min(times),
         "end_ns": max(times) + 1,

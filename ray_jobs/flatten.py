@@ -38,7 +38,7 @@ EXTRA = "extra"
 UNDECODED = "_undecoded"
 NOT_AN_OBJECT = "_value"
 
-MAX_COLUMNS = 1000
+MAX_COLUMNS = 1000  # of one topic; what is beyond them goes to `extra`
 MAX_DEPTH = 16
 _PATH = b"path"  # metadata of a column: its path as a JSON list
 
@@ -46,7 +46,7 @@ _PATH = b"path"  # metadata of a column: its path as a JSON list
 def table_name(topic: str) -> str:
     """One table a topic; no two topics share one."""
     mark, rest = ("", topic[1:]) if topic.startswith("/") else ("~~", topic)
-    return mark + "".join(_escape(character) for character in rest)
+    return (mark + "".join(_escape(character) for character in rest)) or "~"
 
 
 def _escape(character: str) -> str:
@@ -73,12 +73,18 @@ def table_schema(types: Mapping[Path, pa.DataType]) -> pa.Schema:
     taken = {field.name for field in OWN} | {EXTRA}
     fields = []
     for path, kind in islice(types.items(), MAX_COLUMNS):  # what has no column goes to `extra`
-        name = "_".join(path) or "_"
-        while name in taken:
+        name = _column_name(path)
+        while name.lower() in taken:
             name += "_"
-        taken.add(name)
+        taken.add(name.lower())
         fields.append(pa.field(name, kind, metadata={_PATH: json.dumps(path)}))
     return pa.schema([*OWN, *fields, pa.field(EXTRA, pa.string())])
+
+
+def _column_name(path: Path) -> str:
+    """A path as a name that Lance and SQL take: no dot in it, and not a name that Lance keeps for itself (`_row…`)."""
+    name = "_".join(re.sub(r"[^\w -]", "_", part) for part in path) or "_"
+    return f"_{name}" if name.startswith("_row") else name
 
 
 def to_batch(schema: pa.Schema, own: Sequence[Mapping[str, Any]], messages: Sequence[Any]) -> pa.RecordBatch:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 IDR, SPS = 5, 7
+MAX_FRAME_NUM_BITS = 16  # 7.4.2.1.1
 _SLICES = (1, 5)
 _HEADER_BYTES = 64  # more than any slice header's beginning or sequence parameter set needs here
 _HIGH_PROFILES = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}
@@ -93,6 +94,8 @@ def _read_sps(nal: bytes) -> _Numbering | None:
             if bits.take(1):
                 return None
         frame_num_bits = bits.ue() + 4
+        if frame_num_bits > MAX_FRAME_NUM_BITS:
+            return None  # damaged: no encoder may write this
         _skip_order_count(bits)
         bits.ue()
         gaps_allowed = bits.take(1)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ray_jobs.align_spec import Column
 from ray_jobs.errors import SpecError
 
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _OBJECT_VECTORS = (("w", "x", "y", "z"), ("x", "y", "z"))
 
 
@@ -50,14 +51,14 @@ def to_series(name: str, column: Column, messages: Sequence[tuple[int, Any]]) ->
 
 
 def vector_at(message: Any, field: str) -> list[float] | None:
-    """The numbers at a path of a message; None if there are none, or not all are there."""
+    """The numbers at a path of a message; None if there are none, or not all are finite as float32."""
     value = _at(message, field)
     if isinstance(value, Mapping):
         value = next(([value[key] for key in keys] for keys in _OBJECT_VECTORS if set(keys) == set(value)), None)
     if isinstance(value, np.ndarray):
         value = value.tolist()
     numbers = value if isinstance(value, list) else [value]
-    if not numbers or not all(isinstance(number, int | float) for number in numbers):
+    if not numbers or not all(isinstance(number, int | float) and abs(number) <= MAX_FLOAT32 for number in numbers):
         return None
     return numbers
 

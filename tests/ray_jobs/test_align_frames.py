@@ -202,7 +202,7 @@ def test_an_episode_between_two_pictures_is_left_out(robot: Any, jobs: JobsSetti
     robot.film(T0, 20)
     robot.close(T0 + S)
     summary = run_both(robot, jobs)
-    assert summary.notes == ("skipped episode E: no picture of the reference camera head_camera",)
+    assert summary.notes == ("skipped 1 (E): no picture of the reference camera head_camera",)
 
 
 def test_long_runs_publish_in_pieces(robot: Any, jobs: JobsSettings) -> None:

@@ -118,3 +118,28 @@ def test_errors_of_ours_keep_their_words() -> None:
         raise MediaError("a picture is missing")
     with pytest.raises(SpecError, match="x: ZeroDivisionError: "), blamed_on(SpecError, "x"):
         _ = 1 / 0
+
+
+def test_field_names_that_lance_refuses_get_others() -> None:
+    data = json.dumps({"observation.state": [1.0, 2.0], "_rowid": 7, "A": 1, "a": 2, "\ud800": 3}).encode()
+    rows, undecoded = load(Message(topic(), T_NS, 0, data))
+    assert undecoded == 0
+    assert rows[0]["observation_state"] == [1.0, 2.0]
+    assert rows[0]["__rowid"] == 7
+    assert (rows[0]["A"], rows[0]["a_"]) == (1, 2)  # SQL takes no notice of case
+
+
+def test_a_nullable_array_declared_by_a_json_schema_is_a_column() -> None:
+    declared = json.dumps({"properties": {"a": {"type": "array", "items": {"type": ["number", "null"]}}}}).encode()
+    rows, _ = load(Message(topic(schema=declared), T_NS, 0, b'{"a": [1.5]}'))
+    assert rows[0]["a"] == [1.5]
+
+
+def test_a_topic_that_cannot_name_a_table_quarantines_its_segment() -> None:
+    row = examine(stored(mcap(Message(Topic("/" + "x" * 10_000, "json"), T_NS, 0, b"{}"))), index_version=1)
+    assert row["state"] == "quarantined"
+    assert "can name a table" in row["reason"]
+
+
+def test_no_topic_is_a_table_without_a_name() -> None:
+    assert table_name("/") not in ("", table_name(""), table_name("~"), table_name("/~"))
