@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from edge import segment
 from edge.agent import Agent
+from edge.errors import SpoolError
 from edge.identity import KEY_FILE, ROBOT_FILE
 from edge.segment import Message, Topic
 from edge.settings import EdgeSettings
@@ -70,6 +71,7 @@ def test_adoption_goes_on_after_a_disk_error_and_tells(
         return adopt(*arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "adopt", sometimes_full)
+    (tmp_path / "bags").mkdir()
     stop = threading.Event()
     agent = Agent(settings, adopt_from=[tmp_path / "bags"])
     working = threading.Thread(target=agent.run, args=(stop,), kwargs={"until_empty": False, "report": said.append})
@@ -81,3 +83,9 @@ def test_adoption_goes_on_after_a_disk_error_and_tells(
     finally:
         stop.set()
         working.join()
+
+
+def test_a_folder_to_adopt_from_that_is_not_there_is_told_at_the_start(settings: EdgeSettings, tmp_path: Path) -> None:
+    agent = Agent(settings, adopt_from=[tmp_path / "nowhere"])
+    with pytest.raises(SpoolError, match="nowhere is not a folder"):
+        agent.run(threading.Event(), until_empty=True, report=print)
