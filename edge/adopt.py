@@ -20,7 +20,8 @@ from typing import cast
 
 from ulid import ULID
 
-from edge import durable, segment
+from edge import segment
+from edge.disk import DISK
 from edge.errors import SegmentError, SpoolError
 from edge.recording import write_closing, write_opening
 from edge.segment import Message, SegmentFacts
@@ -161,4 +162,4 @@ class _BagState:
         return state
 
     def save(self, spool: Spool) -> None:
-        durable.write_json(self._path(spool, self.bag), asdict(self))
+        DISK.write_json(self._path(spool, self.bag), asdict(self))

@@ -2,6 +2,7 @@
 
 EdgeError
 ├── BadName                       a robot, recording, stream or topic name that the protocol forbids
+├── GapError                      bytes or numbers that are no gap record
 ├── SegmentError                  bytes that are not a readable MCAP segment
 ├── SpoolError                    the spool folder cannot be used as asked
 ├── RecorderClosed                a reading came after `close()`
@@ -18,6 +19,10 @@ class EdgeError(Exception):
 
 class BadName(EdgeError, ValueError):
     """A name that cannot be part of a key, with the pattern it should have matched."""
+
+
+class GapError(EdgeError, ValueError):
+    """Bytes or numbers that are no gap record."""
 
 
 class SegmentError(EdgeError):

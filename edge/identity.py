@@ -13,7 +13,8 @@ import requests
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from edge import durable, wire
+from edge import signing, wire
+from edge.disk import DISK
 from edge.errors import NotEnrolled
 
 KEY_FILE = "robot.key"
@@ -30,7 +31,7 @@ class Identity:
 
     def authorization(self, *, method: str, target: str, digest: str, now_ns: int) -> str:
         """The `Authorization` header's value for one request."""
-        token = wire.sign_request(
+        token = signing.sign_request(
             self.key, robot=self.robot, method=method, target=target, digest=digest, now_ns=now_ns
         )
         return f"Bearer {token}"
@@ -56,7 +57,7 @@ def enrol(
     wire.check_robot(robot)
     folder.mkdir(parents=True, exist_ok=True)
     identity = Identity(robot, _make_key(folder / KEY_FILE))
-    public = base64.b64encode(wire.public_bytes(identity.key.public_key())).decode()
+    public = base64.b64encode(signing.public_bytes(identity.key.public_key())).decode()
     body = json.dumps({"token": token, "public_key": public}).encode()
     digest = wire.content_digest(hashlib.sha256(body).digest())
     target = wire.enrol_target(robot)
@@ -73,7 +74,7 @@ def enrol(
         raise NotEnrolled(f"{robot} is not enrolled, {url} could not be reached: {error}") from error
     if response.status_code not in (200, 201):
         raise NotEnrolled(f"the server refused to enrol {robot}: {wire.problem(response.content).detail}")
-    durable.write_json(folder / ROBOT_FILE, {"robot": robot})
+    DISK.write_json(folder / ROBOT_FILE, {"robot": robot})
     return identity
 
 
@@ -83,7 +84,7 @@ def _make_key(path: Path) -> Ed25519PrivateKey:
         return _read_key(path)
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    durable.write_file(path, pem, mode=0o600)
+    DISK.write_file(path, pem, mode=0o600)
     return key
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
-from edge import durable
+from edge.disk import DISK
 from edge.errors import BadName, SegmentError, SpoolError
 from edge.recording import write_closing
 from edge.spool import Spool
@@ -71,5 +71,5 @@ def _set_aside(spool: Spool, recording: str, journal: Path) -> str:
         return "empty, removed"
     folder = spool.folder / "quarantine" / recording / journal.parent.name
     folder.mkdir(parents=True, exist_ok=True)
-    durable.publish(journal, folder / (journal.name + ".torn"))
+    DISK.publish(journal, folder / (journal.name + ".torn"))
     return "quarantined"

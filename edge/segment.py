@@ -22,7 +22,7 @@ from mcap.stream_reader import StreamReader
 from mcap.writer import CompressionType, Writer
 from zstandard import ZstdError
 
-from edge import durable
+from edge.disk import DISK
 from edge.errors import SegmentError
 from edge.wire import MAX_TIME_NS
 
@@ -78,7 +78,7 @@ class SegmentWriter:
     def journal(cls, path: Path) -> SegmentWriter:
         """A new journal on disk, its name durable already."""
         file = path.open("wb")
-        durable.sync_folder(path.parent)
+        DISK.sync_folder(path.parent)
         return cls(file, chunked=False)
 
     def add(self, message: Message) -> None:

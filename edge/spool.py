@@ -21,7 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge import durable, segment
+from edge import segment
+from edge.disk import DISK, read_lines
 from edge.errors import SpoolError
 from edge.wire import MCAP_TYPE, MP4_TYPE, Kind, Receipt, SegmentId, check_recording, check_stream
 
@@ -58,7 +59,7 @@ class Spool:
         self.folder = folder
         try:
             for name in ("open", "sealed", "ledger", "quarantine"):
-                durable.make_folder(folder / name)
+                DISK.make_folder(folder / name)
         except OSError as error:
             raise SpoolError(f"{folder} cannot be used as a robot's folder: {error.strerror}") from error
 
@@ -68,7 +69,7 @@ class Spool:
         """Claim a recording for this process; returns the lock's file descriptor. `SpoolError` if another holds it."""
         path = self.folder / "open" / check_recording(recording) / "lock"
         while True:
-            durable.make_folder(path.parent)
+            DISK.make_folder(path.parent)
             with contextlib.suppress(FileNotFoundError):  # the folder was released between the two lines
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
                 try:
@@ -92,7 +93,7 @@ class Spool:
 
     def journal_path(self, recording: str, stream: str, seq: int, *, kind: Kind) -> Path:
         folder = self.folder / "open" / recording / check_stream(stream)
-        durable.make_folder(folder)
+        DISK.make_folder(folder)
         return folder / f"{seq:010d}.{kind}"
 
     def seal(self, recording: str, stream: str, seq: int, *, kind: Kind) -> Spooled | None:
@@ -109,10 +110,10 @@ class Spool:
     ) -> Spooled:
         """Keep a finished segment `name` = (recording, stream, seq), durably; from now on it waits to be uploaded."""
         recording, stream, seq = name
-        durable.make_folder(self.folder / "sealed" / check_recording(recording) / check_stream(stream))
+        DISK.make_folder(self.folder / "sealed" / check_recording(recording) / check_stream(stream))
         spooled = Spooled(recording, stream, seq, kind, content_type, **asdict(facts))
-        durable.write_file(self.data_path(spooled), body)
-        durable.write_json(self.facts_path(spooled), asdict(spooled))
+        DISK.write_file(self.data_path(spooled), body)
+        DISK.write_json(self.facts_path(spooled), asdict(spooled))
         return spooled
 
     # -- uploading ---------------------------------------------------------------------------------------------
@@ -137,21 +138,21 @@ class Spool:
         if (receipt.sha256, receipt.bytes) != (spooled.sha256, spooled.bytes):
             raise SpoolError(f"the receipt for {spooled.stem} is of other bytes: {receipt.sha256}, {receipt.bytes}")
         line = {**asdict(spooled), "key": receipt.key, "server_time_ns": receipt.server_time_ns}
-        durable.append_line(self.folder / "ledger" / f"{spooled.recording}.jsonl", json.dumps(line))
+        DISK.append_line(self.folder / "ledger" / f"{spooled.recording}.jsonl", json.dumps(line))
         self.remove(spooled)
 
     def quarantine(self, spooled: Spooled, reason: str) -> None:
         """Set a segment aside with the reason in words; its bytes stay on the robot."""
         folder = self.folder / "quarantine" / spooled.recording / spooled.stream
-        durable.make_folder(folder)
-        durable.write_json(folder / f"{spooled.seq:010d}.json", {**asdict(spooled), "reason": reason})
+        DISK.make_folder(folder)
+        DISK.write_json(folder / f"{spooled.seq:010d}.json", {**asdict(spooled), "reason": reason})
         self.move_to_quarantine(spooled)
 
     def move_to_quarantine(self, spooled: Spooled) -> None:
         """The second half of `quarantine`, which can be repeated: the reason is written, the bytes follow it."""
         folder = self.folder / "quarantine" / spooled.recording / spooled.stream
         with contextlib.suppress(FileNotFoundError):  # they are there already
-            durable.publish(self.data_path(spooled), folder / self.data_path(spooled).name)
+            DISK.publish(self.data_path(spooled), folder / self.data_path(spooled).name)
         self.facts_path(spooled).unlink(missing_ok=True)
 
     def remove(self, spooled: Spooled) -> None:
@@ -162,7 +163,7 @@ class Spool:
 
     def acknowledged(self, recording: str) -> list[Spooled]:
         """What the ledger holds, each segment once, also where two agents have carried it."""
-        lines = map(_parse, durable.read_lines(self.folder / "ledger" / f"{recording}.jsonl"))
+        lines = map(_parse, read_lines(self.folder / "ledger" / f"{recording}.jsonl"))
         found = [Spooled(**{name: line[name] for name in Spooled.__slots__}) for line in lines if line is not None]
         return list({one.stem: one for one in found}.values())
 

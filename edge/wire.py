@@ -1,8 +1,4 @@
-"""What robot and server agree on: names, routes, headers, the digest and the signature of a request.
-
-The signature is a JWT (RFC 7519) signed with Ed25519 (`EdDSA`, RFC 8037) over the method, the whole target with its
-query, and the `Content-Digest` (RFC 9530), so that a captured token is good for that one request only.
-"""
+"""What robot and server agree on: names, routes, headers, receipts, problems and the digest of a body."""
 
 from __future__ import annotations
 
@@ -10,31 +6,32 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import urlencode
 
-import jwt
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-from edge.errors import BadName, SignatureError
+from edge.errors import BadName, GapError
 
 Kind = Literal["telemetry", "video"]
+Cause = Literal["evicted", "quarantined", "lost"]
 
 MCAP_TYPE = "application/vnd.mcap"
 MP4_TYPE = "video/mp4"
+GAP_TYPE = "application/vnd.fleetfeed.gap+json"
+PIECE_TYPE = "application/partial-upload"
 PROBLEM_TYPE = "application/problem+json"
 ROBOT_TIME_HEADER = "Fleetfeed-Robot-Time-Ns"
+ROBOT_CLOCK_HEADER = "Fleetfeed-Robot-Clock"
 SERVER_TIME_HEADER = "Fleetfeed-Server-Time-Ns"
-AUDIENCE = "fleetfeed-ingest"
-TOKEN_LIFETIME_S = 120
-MAX_TOKEN_LIFETIME_S = 300
 UNKNOWN = "unknown"  # the code of an error answer that is not ours
 MAX_SEQ = 10**10 - 1
 MAX_TIME_NS = 2**63 - 1
 
+_ROBOT_CLOCK = re.compile(
+    r"offset-ns=(-?\d{1,19}), uncertainty-ns=(\d{1,19}), drift-ppb=(-?\d{1,19}), drift-uncertainty-ppb=(\d{1,19}), "
+    r'boot="([0-9a-f-]{1,64})"'
+)
 _ROBOT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _STREAM = re.compile(r"[a-z0-9_][a-z0-9._-]{0,62}")
 _RECORDING = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
@@ -88,6 +85,79 @@ class Problem:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Seqs `first_seq..last_seq` of one stream that will never arrive. It takes the key of its first seq.
+
+    `cause`: `evicted`, the robot's disk was full; `quarantined`, kept on the robot, since the server or nobody can read
+    it; `lost`, the robot itself no longer has it. `counts`: messages by topic that were in it, as far as is known;
+    `size_bytes`: of their segments. A segment that is stored inside the range wins.
+    """
+
+    first_seq: int
+    last_seq: int
+    start_ns: int
+    end_ns: int
+    cause: Cause
+    reason: str
+    size_bytes: int
+    counts: dict[str, int]
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first_seq <= self.last_seq <= MAX_SEQ:
+            raise GapError(f"seqs must be within 0..{MAX_SEQ} in order, got {self.first_seq}..{self.last_seq}")
+        if not 0 <= self.start_ns < self.end_ns <= MAX_TIME_NS:
+            raise GapError(f"times must be within 0..{MAX_TIME_NS} ns in order, got {self.start_ns}..{self.end_ns}")
+        if self.cause not in get_args(Cause):
+            raise GapError(f"cause must be one of {', '.join(get_args(Cause))}, got {self.cause!r}")
+
+    def as_bytes(self) -> bytes:
+        """The body of its upload: JSON, the same bytes for the same gap."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()
+
+    @classmethod
+    def parse(cls, body: bytes) -> Gap:
+        """`GapError` unless it is a gap record."""
+        try:
+            fields = json.loads(body)
+            kinds = {name: str if name in ("cause", "reason") else int for name in cls.__slots__}
+            for name, kind in kinds.items():
+                found = fields[name].values() if name == "counts" else [fields[name]]
+                if any(type(value) is not kind for value in found):
+                    raise GapError(f"{name} must be {kind.__name__}, got {fields[name]!r}")
+            return cls(**{name: fields[name] for name in kinds})
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise GapError(f"a gap record is a JSON object with {', '.join(cls.__slots__)}: {error!r}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class RobotClock:
+    """What a robot knows of its clock: server's time minus the robot's wall clock, and how fast that changes.
+
+    Both with the half width of the interval that holds the truth. `boot` names the run of the robot's kernel.
+    """
+
+    offset_ns: int
+    uncertainty_ns: int
+    drift_ppb: int
+    drift_uncertainty_ppb: int
+    boot: str
+
+    def as_field(self) -> str:
+        """The header's value: a dictionary of structured fields (RFC 9651)."""
+        numbers = (f"{name.replace('_', '-')}={getattr(self, name)}" for name in self.__slots__[:-1])
+        return f'{", ".join(numbers)}, boot="{self.boot}"'
+
+    @classmethod
+    def parse_field(cls, field: str) -> RobotClock:
+        """`ValueError` unless it is such a value."""
+        found = _ROBOT_CLOCK.fullmatch(field)
+        if not found:
+            raise ValueError(f'must be offset-ns=…, uncertainty-ns=…, drift-ppb=…, boot="…", got {field[:200]!r}')
+        offset, uncertainty, drift, drift_uncertainty, boot = found.groups()
+        return cls(int(offset), int(uncertainty), int(drift), int(drift_uncertainty), boot)
+
+
 def problem(body: bytes) -> Problem:
     """Read an error answer; one that is not ours (a proxy's page) has the code `unknown`."""
     try:
@@ -131,6 +201,20 @@ def enrol_target(robot: str) -> str:
     return f"/v1/robots/{check_robot(robot)}/enrol"
 
 
+def keys_target(robot: str, kid: str = "") -> str:
+    """Where a robot makes a new key known, or (with `kid`) retires one of its own."""
+    return f"/v1/robots/{check_robot(robot)}/keys" + (f"/{kid}" if kid else "")
+
+
+def upload_id(target: str, sha256: str) -> str:
+    """The id of a resumable upload: what goes where. So a robot that lost the answer still knows where to go on."""
+    return hashlib.sha256(f"{target}\n{sha256}".encode()).hexdigest()[:32]
+
+
+def resume_target(robot: str, upload: str) -> str:
+    return f"/v1/robots/{check_robot(robot)}/uploads/{upload}"
+
+
 def content_digest(sha256: bytes) -> str:
     """The `Content-Digest` field value (RFC 9530) of a raw 32-byte SHA-256."""
     return f"sha-256=:{base64.b64encode(sha256).decode()}:"
@@ -142,79 +226,3 @@ def parse_content_digest(field: str) -> bytes:
     if not found:
         raise ValueError(f"Content-Digest must hold sha-256=:<base64>:, got {field[:80]!r}")
     return base64.b64decode(found.group(1), validate=True)
-
-
-def public_bytes(key: Ed25519PublicKey) -> bytes:
-    return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
-
-
-def key_id(public_key: bytes) -> str:
-    """Short name of a raw 32-byte public key: the first 16 hex digits of its SHA-256."""
-    return hashlib.sha256(public_key).hexdigest()[:16]
-
-
-def sign_request(key: Ed25519PrivateKey, *, robot: str, method: str, target: str, digest: str, now_ns: int) -> str:
-    """A token good for this one request, for `TOKEN_LIFETIME_S`. `digest` is the `Content-Digest` value, or ""."""
-    issued = now_ns // 1_000_000_000
-    claims = {
-        "sub": robot,
-        "aud": AUDIENCE,
-        "iat": issued,
-        "exp": issued + TOKEN_LIFETIME_S,
-        "htm": method,
-        "htu": target,
-        "dig": digest,
-    }
-    kid = key_id(public_bytes(key.public_key()))
-    return jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": kid})
-
-
-def token_key_id(token: str) -> str:
-    """The key id that a token says it is signed with (not yet verified)."""
-    try:
-        kid = jwt.get_unverified_header(token).get("kid")
-    except jwt.PyJWTError as error:
-        raise SignatureError("bad_token", f"the bearer token is not a JWT: {error}") from error
-    if not isinstance(kid, str):
-        raise SignatureError("bad_token", "the bearer token names no key (kid)")
-    return kid
-
-
-def verify_request(
-    token: str,
-    find_key: Callable[[], Ed25519PublicKey],
-    *,
-    robot: str,
-    method: str,
-    target: str,
-    digest: str,
-    now_ns: int,
-) -> None:
-    """Raise `SignatureError` unless the token was made for just this request by the holder of the key."""
-    claims = _verified_claims(token, find_key())
-    now_s = now_ns / 1e9
-    if claims["exp"] - claims["iat"] > MAX_TOKEN_LIFETIME_S:
-        raise SignatureError("bad_token", f"a token may live {MAX_TOKEN_LIFETIME_S} s at most")
-    if not claims["iat"] - MAX_TOKEN_LIFETIME_S <= now_s <= claims["exp"]:
-        raise SignatureError(
-            "clock", f"token is for {claims['iat']}..{claims['exp']}, the server's time is {now_s:.0f}"
-        )
-    if claims["sub"] != robot:
-        raise SignatureError("wrong_robot", f"the token is of robot {claims['sub']!r}, the route of {robot!r}")
-    for name, said, is_ in (("htm", "method", method), ("htu", "target", target), ("dig", "Content-Digest", digest)):
-        if claims.get(name) != is_:
-            raise SignatureError("bad_signature", f"the token was signed for another {said}")
-
-
-def _verified_claims(token: str, key: Ed25519PublicKey) -> dict[str, Any]:
-    needed = ["sub", "aud", "iat", "exp", "htm", "htu", "dig"]
-    options: Any = {"require": needed, "verify_exp": False, "verify_iat": False}
-    try:
-        claims: dict[str, Any] = jwt.decode(token, key, algorithms=["EdDSA"], audience=AUDIENCE, options=options)
-    except jwt.InvalidSignatureError as error:
-        raise SignatureError("bad_signature", "the token is not signed by this robot's key") from error
-    except jwt.PyJWTError as error:
-        raise SignatureError("bad_token", f"the bearer token is not valid: {error}") from error
-    if not all(isinstance(claims[name], int) for name in ("iat", "exp")):
-        raise SignatureError("bad_token", "iat and exp must be whole seconds")
-    return claims

@@ -22,7 +22,8 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from edge.wire import check_robot, key_id
+from edge.signing import key_id
+from edge.wire import check_robot
 from ingest_serve.bucket import Bucket
 from ingest_serve.errors import Refused
 

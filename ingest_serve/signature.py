@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from starlette.requests import Request
 
 from edge.errors import SignatureError
-from edge.wire import token_key_id, verify_request
+from edge.signing import token_key_id, verify_request
 from ingest_serve.errors import Refused
 from ingest_serve.registry import KeyCache
 

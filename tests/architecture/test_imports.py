@@ -15,7 +15,7 @@ OURS = ("edge", "dataset_catalog", "ingest_serve", "ray_jobs", "fleetfeed")
 ALLOWED = {
     "edge": set(),
     "dataset_catalog": set(),
-    "ingest_serve": {"edge.wire", "edge.segment", "edge.errors", "dataset_catalog"},
+    "ingest_serve": {"edge.wire", "edge.signing", "edge.segment", "edge.errors", "dataset_catalog"},
     "ray_jobs": {
         "edge.wire", "edge.segment", "edge.errors", "ingest_serve.raw_store", "ingest_serve.errors", "dataset_catalog"
     },

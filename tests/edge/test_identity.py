@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from edge import identity, wire
+from edge import identity, signing
 from edge.errors import BadName, NotEnrolled
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def test_the_request_proves_that_the_robot_holds_the_key_it_names(tmp_path: Path
     body = json.loads(request.body)
     assert request.target == "/v1/robots/g1-007/enrol"
     assert body["token"] == "one-time"
-    wire.verify_request(
+    signing.verify_request(
         request.headers["Authorization"].removeprefix("Bearer "),
         lambda: Ed25519PublicKey.from_public_bytes(base64.b64decode(body["public_key"])),
         robot="g1-007",
@@ -132,7 +132,7 @@ def test_a_key_that_is_not_ours_is_never_replaced(tmp_path: Path, willing: Scrip
 def test_a_request_is_signed_with_the_robots_key(robot: identity.Identity) -> None:
     header = robot.authorization(method="GET", target="/v1/robots/g1-007/update", digest="", now_ns=NOW_NS)
     assert header.startswith("Bearer ")
-    wire.verify_request(
+    signing.verify_request(
         header.removeprefix("Bearer "),
         robot.key.public_key,
         robot="g1-007",

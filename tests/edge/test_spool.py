@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edge import durable, wire
+from edge import wire
+from edge.disk import DISK, read_lines
 from edge.errors import BadName, SpoolError
 from edge.recovery import recover
 from edge.segment import Message, SegmentWriter, Topic
@@ -296,6 +297,6 @@ def test_what_was_synced_has_every_folder_above_it_synced(tmp_path: Path, monkey
 def test_the_ledger_survives_many_threads(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda n: durable.append_line(path, json.dumps({"n": n, "pad": "x" * 3000})), range(60)))
-    found = [json.loads(line)["n"] for line in durable.read_lines(path) if line]
+        list(pool.map(lambda n: DISK.append_line(path, json.dumps({"n": n, "pad": "x" * 3000})), range(60)))
+    found = [json.loads(line)["n"] for line in read_lines(path) if line]
     assert sorted(found) == list(range(60))

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import jwt
 import pytest
 
-from edge import wire
+from edge import signing, wire
 from edge.identity import Identity
 from edge.settings import EdgeSettings
 from edge.spool import Spool, Spooled
@@ -121,7 +121,7 @@ def test_a_request_is_signed_for_just_what_it_carries(agent: Robot, robot: Ident
     )
     assert request.headers["Content-Type"] == "application/vnd.mcap"
     assert request.headers[wire.ROBOT_TIME_HEADER] == str(NOW_NS)
-    wire.verify_request(
+    signing.verify_request(
         request.headers["Authorization"].removeprefix("Bearer "),
         robot.key.public_key,
         robot="g1-007",

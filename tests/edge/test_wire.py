@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge import wire
+from edge import signing, wire
 from edge.errors import BadName, EdgeError, SignatureError
 from edge.wire import SegmentId
 
@@ -42,11 +42,11 @@ BAD_NAMES = [
 
 
 def _sign(key: Ed25519PrivateKey, **changed: Any) -> str:
-    return wire.sign_request(key, **{**REQUEST, "now_ns": NOW_NS, **changed})
+    return signing.sign_request(key, **{**REQUEST, "now_ns": NOW_NS, **changed})
 
 
 def _verify(token: str, key: Ed25519PrivateKey, **changed: Any) -> None:
-    wire.verify_request(token, key.public_key, **{**REQUEST, "now_ns": NOW_NS, **changed})
+    signing.verify_request(token, key.public_key, **{**REQUEST, "now_ns": NOW_NS, **changed})
 
 
 def _code(token: str, key: Ed25519PrivateKey, **changed: Any) -> str:
@@ -59,7 +59,7 @@ def _claims(**changed: Any) -> dict[str, Any]:
     issued = NOW_NS // 10**9
     claims = {
         "sub": REQUEST["robot"],
-        "aud": wire.AUDIENCE,
+        "aud": signing.AUDIENCE,
         "iat": issued,
         "exp": issued + 60,
         "htm": REQUEST["method"],
@@ -71,7 +71,7 @@ def _claims(**changed: Any) -> dict[str, Any]:
 
 def test_a_signed_request_is_accepted_as_it_was_made(key: Ed25519PrivateKey) -> None:
     _verify(_sign(key), key)
-    assert wire.token_key_id(_sign(key)) == wire.key_id(wire.public_bytes(key.public_key()))
+    assert signing.token_key_id(_sign(key)) == signing.key_id(signing.public_bytes(key.public_key()))
 
 
 @pytest.mark.parametrize(
@@ -94,19 +94,19 @@ def test_a_token_of_another_key_is_refused(key: Ed25519PrivateKey) -> None:
     assert _code(_sign(Ed25519PrivateKey.generate()), key) == "bad_signature"
 
 
-@pytest.mark.parametrize("late_s", [wire.TOKEN_LIFETIME_S + 1, 86_400, -wire.MAX_TOKEN_LIFETIME_S - 1, -86_400])
+@pytest.mark.parametrize("late_s", [signing.TOKEN_LIFETIME_S + 1, 86_400, -signing.MAX_TOKEN_LIFETIME_S - 1, -86_400])
 def test_a_token_outside_its_time_is_told_to_be_a_matter_of_clocks(key: Ed25519PrivateKey, late_s: int) -> None:
     assert _code(_sign(key), key, now_ns=NOW_NS + late_s * 10**9) == "clock"
 
 
-@pytest.mark.parametrize("late_s", [0, 1, wire.TOKEN_LIFETIME_S, -1, -wire.MAX_TOKEN_LIFETIME_S])
+@pytest.mark.parametrize("late_s", [0, 1, signing.TOKEN_LIFETIME_S, -1, -signing.MAX_TOKEN_LIFETIME_S])
 def test_a_token_within_its_time_is_accepted(key: Ed25519PrivateKey, late_s: int) -> None:
     _verify(_sign(key), key, now_ns=NOW_NS + late_s * 10**9)
 
 
 def test_a_token_that_would_live_too_long_is_refused(key: Ed25519PrivateKey) -> None:
     issued = NOW_NS // 10**9
-    token = jwt.encode(_claims(exp=issued + wire.MAX_TOKEN_LIFETIME_S + 1), key, algorithm="EdDSA")
+    token = jwt.encode(_claims(exp=issued + signing.MAX_TOKEN_LIFETIME_S + 1), key, algorithm="EdDSA")
     assert _code(token, key) == "bad_token"
 
 
@@ -127,7 +127,7 @@ def test_a_token_with_claims_of_the_wrong_sort_is_refused(key: Ed25519PrivateKey
 
 def test_a_token_signed_with_a_shared_secret_or_not_at_all_is_refused(key: Ed25519PrivateKey) -> None:
     unsigned = jwt.encode(_claims(), None, algorithm="none")  # type: ignore[arg-type]
-    shared = jwt.encode(_claims(), wire.public_bytes(key.public_key()), algorithm="HS256")
+    shared = jwt.encode(_claims(), signing.public_bytes(key.public_key()), algorithm="HS256")
     assert {_code(unsigned, key), _code(shared, key)} == {"bad_token"}
 
 
@@ -135,12 +135,12 @@ def test_a_token_signed_with_a_shared_secret_or_not_at_all_is_refused(key: Ed255
 def test_what_is_no_token_is_refused_as_such(key: Ed25519PrivateKey, token: str) -> None:
     assert _code(token, key) == "bad_token"
     with pytest.raises(SignatureError):
-        wire.token_key_id(token)
+        signing.token_key_id(token)
 
 
 def test_a_token_that_names_no_key_is_refused(key: Ed25519PrivateKey) -> None:
     with pytest.raises(SignatureError, match="kid"):
-        wire.token_key_id(jwt.encode(_claims(), key, algorithm="EdDSA"))
+        signing.token_key_id(jwt.encode(_claims(), key, algorithm="EdDSA"))
 
 
 @given(at=st.integers(min_value=0), bit=st.integers(0, 7))

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from dataset_catalog.settings import StorageSettings
 from dataset_catalog.storage import Storage
-from edge import wire
+from edge import signing, wire
 from edge.segment import MAGIC
 from ingest_serve.app import create_app
 from ingest_serve.bucket import Bucket
@@ -249,7 +249,7 @@ class Robot:
         return f"/v1/robots/{self.name}/{kind}?{text}"
 
     def token(self, target: str, digest: str, *, method: str = "POST") -> str:
-        return wire.sign_request(
+        return signing.sign_request(
             self.key, robot=self.name, method=method, target=target, digest=digest, now_ns=self.server.clock()
         )
 
@@ -257,6 +257,6 @@ class Robot:
         return requests.post(self.server.url + upload.target, data=upload.body, headers=upload.headers, timeout=30)
 
     def enrol(self, token: str, /, **changes: Any) -> requests.Response:
-        public = base64.b64encode(wire.public_bytes(self.key.public_key())).decode()
+        public = base64.b64encode(signing.public_bytes(self.key.public_key())).decode()
         body = json.dumps({"token": token, "public_key": public} | changes).encode()
         return self.send(self.upload(body, target=wire.enrol_target(self.name)))

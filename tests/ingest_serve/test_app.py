@@ -15,7 +15,7 @@ import requests
 
 from dataset_catalog.settings import StorageSettings
 from dataset_catalog.storage import Storage
-from edge import wire
+from edge import signing, wire
 from edge.segment import MAGIC
 from ingest_serve.problems import PROBLEMS
 from ingest_serve.raw_store import RawStore
@@ -48,7 +48,7 @@ class TestAcknowledged:
         assert body == BODY
         assert (raw.kind, raw.content_type, raw.robot_time_ns) == ("telemetry", wire.MCAP_TYPE, 1760000000000000007)
         assert (raw.start_ns, raw.end_ns) == (START_NS, START_NS + 10_000_000_000)
-        assert raw.key_id == wire.key_id(wire.public_bytes(robot.key.public_key()))
+        assert raw.key_id == signing.key_id(signing.public_bytes(robot.key.public_key()))
 
     def test_lost_reply_does_not_duplicate_a_segment(self, server: Server, robot: Robot) -> None:
         robot.send(robot.upload())

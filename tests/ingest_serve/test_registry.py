@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.errors import BadName
-from edge.wire import key_id, public_bytes
+from edge.signing import key_id, public_bytes
 from ingest_serve.bucket import Bucket
 from ingest_serve.errors import Refused
 from ingest_serve.registry import KeyCache, Registry, invite

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from dataset_catalog.storage import Storage
-from edge import wire
+from edge import signing, wire
 from edge.segment import MAGIC
 from ingest_serve.registry import Registry
 from ingest_serve.settings import IngestSettings
@@ -85,7 +85,7 @@ def test_a_key_id_never_becomes_a_path(server: Server, robot: Robot, kid: str) -
 def test_a_token_without_signature_is_refused(server: Server, robot: Robot) -> None:
     upload = robot.upload()
     claims = jwt.decode(upload.headers["Authorization"].split()[1], options={"verify_signature": False})
-    kid = wire.key_id(wire.public_bytes(robot.key.public_key()))
+    kid = signing.key_id(signing.public_bytes(robot.key.public_key()))
     for forged in (
         jwt.encode(claims, None, algorithm="none", headers={"kid": kid}),
         jwt.encode(claims, "a secret that is long enough for HS256", algorithm="HS256", headers={"kid": kid}),
@@ -109,7 +109,7 @@ def test_a_robot_with_a_wrong_clock_learns_the_server_s_time(server: Server, rob
 def test_a_revoked_key_is_refused(uncached: Server) -> None:
     robot = uncached.new_robot()
     assert robot.send(robot.upload(seq=0)).status_code == 201
-    kid = wire.key_id(wire.public_bytes(robot.key.public_key()))
+    kid = signing.key_id(signing.public_bytes(robot.key.public_key()))
     assert Registry(uncached.bucket).revoke(robot.name, kid, now_ns=1)
     response = robot.send(robot.upload(seq=1))
     assert (response.status_code, response.json()["code"]) == (401, "unknown_key")

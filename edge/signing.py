@@ -1,0 +1,109 @@
+"""The signature of a request: a short-lived token that only the robot's key can make, good for that one request.
+
+It is a JWT (RFC 7519) signed with Ed25519 (`EdDSA`, RFC 8037) over the method, the whole target with its query, and
+the `Content-Digest` (RFC 9530).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from edge.errors import SignatureError
+
+AUDIENCE = "fleetfeed-ingest"
+TOKEN_LIFETIME_S = 120
+MAX_TOKEN_LIFETIME_S = 300
+
+
+def public_bytes(key: Ed25519PublicKey) -> bytes:
+    return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+
+def key_id(public_key: bytes) -> str:
+    """Short name of a raw 32-byte public key: the first 16 hex digits of its SHA-256."""
+    return hashlib.sha256(public_key).hexdigest()[:16]
+
+
+def sign_request(
+    key: Ed25519PrivateKey, *, robot: str, method: str, target: str, digest: str, now_ns: int, upload: str = ""
+) -> str:
+    """A token good for this one request, for `TOKEN_LIFETIME_S`. `digest` is the `Content-Digest` value, or "".
+
+    `upload`: of a piece of a resumable upload, the values of `Upload-Offset` and `Upload-Complete` with ";" between.
+    """
+    issued = now_ns // 1_000_000_000
+    claims = {
+        "sub": robot,
+        "aud": AUDIENCE,
+        "iat": issued,
+        "exp": issued + TOKEN_LIFETIME_S,
+        "htm": method,
+        "htu": target,
+        "dig": digest,
+    } | ({"upl": upload} if upload else {})
+    kid = key_id(public_bytes(key.public_key()))
+    return jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": kid})
+
+
+def token_key_id(token: str) -> str:
+    """The key id that a token says it is signed with (not yet verified)."""
+    try:
+        kid = jwt.get_unverified_header(token).get("kid")
+    except jwt.PyJWTError as error:
+        raise SignatureError("bad_token", f"the bearer token is not a JWT: {error}") from error
+    if not isinstance(kid, str):
+        raise SignatureError("bad_token", "the bearer token names no key (kid)")
+    return kid
+
+
+def verify_request(
+    token: str,
+    find_key: Callable[[], Ed25519PublicKey],
+    *,
+    robot: str,
+    method: str,
+    target: str,
+    digest: str,
+    now_ns: int,
+    upload: str = "",
+) -> None:
+    """Raise `SignatureError` unless the token was made for just this request by the holder of the key."""
+    claims = _verified_claims(token, find_key())
+    now_s = now_ns / 1e9
+    if claims["exp"] - claims["iat"] > MAX_TOKEN_LIFETIME_S:
+        raise SignatureError("bad_token", f"a token may live {MAX_TOKEN_LIFETIME_S} s at most")
+    if not claims["iat"] - MAX_TOKEN_LIFETIME_S <= now_s <= claims["exp"]:
+        raise SignatureError(
+            "clock", f"token is for {claims['iat']}..{claims['exp']}, the server's time is {now_s:.0f}"
+        )
+    if claims["sub"] != robot:
+        raise SignatureError("wrong_robot", f"the token is of robot {claims['sub']!r}, the route of {robot!r}")
+    signed = (
+        ("htm", "method", method),
+        ("htu", "target", target),
+        ("dig", "Content-Digest", digest),
+        ("upl", "Upload-Offset or Upload-Complete", upload),
+    )
+    for name, said, is_ in signed:
+        if claims.get(name, "") != is_:
+            raise SignatureError("bad_signature", f"the token was signed for another {said}")
+
+
+def _verified_claims(token: str, key: Ed25519PublicKey) -> dict[str, Any]:
+    needed = ["sub", "aud", "iat", "exp", "htm", "htu", "dig"]
+    options: Any = {"require": needed, "verify_exp": False, "verify_iat": False}
+    try:
+        claims: dict[str, Any] = jwt.decode(token, key, algorithms=["EdDSA"], audience=AUDIENCE, options=options)
+    except jwt.InvalidSignatureError as error:
+        raise SignatureError("bad_signature", "the token is not signed by this robot's key") from error
+    except jwt.PyJWTError as error:
+        raise SignatureError("bad_token", f"the bearer token is not valid: {error}") from error
+    if not all(isinstance(claims[name], int) for name in ("iat", "exp")):
+        raise SignatureError("bad_token", "iat and exp must be whole seconds")
+    return claims
