@@ -30,12 +30,20 @@ def key_id(public_key: bytes) -> str:
     return hashlib.sha256(public_key).hexdigest()[:16]
 
 
+def upload_claim(offset: str, complete: str) -> str:
+    """What a token signs of a resumable upload: its fields `Upload-Offset` and `Upload-Complete`, "" for one not sent.
+
+    "" where neither is sent: such a request signs nothing of it.
+    """
+    return f"{offset};{complete}" if offset or complete else ""
+
+
 def sign_request(
     key: Ed25519PrivateKey, *, robot: str, method: str, target: str, digest: str, now_ns: int, upload: str = ""
 ) -> str:
     """A token good for this one request, for `TOKEN_LIFETIME_S`. `digest` is the `Content-Digest` value, or "".
 
-    `upload`: of a piece of a resumable upload, the values of `Upload-Offset` and `Upload-Complete` with ";" between.
+    `upload`: the `upload_claim` of a request that carries `Upload-Offset` or `Upload-Complete`.
     """
     issued = now_ns // 1_000_000_000
     claims = {

@@ -1,26 +1,21 @@
-"""Names cannot leave their prefix, and a signature is good for one request only."""
+"""Names cannot leave their prefix, and what robot and server tell each other comes back as it was written."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from typing import Any
+from dataclasses import asdict
 
-import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge import signing, wire
-from edge.errors import BadName, EdgeError, SignatureError
+from edge import wire
+from edge.errors import BadName, EdgeError, GapError, SignatureError
 from edge.wire import SegmentId
 
 RECORDING = "01J00000000000000000000000"
 NOW_NS = 1_760_000_000_000_000_000
-DIGEST = wire.content_digest(hashlib.sha256(b"body").digest())
-REQUEST = {"robot": "g1-007", "method": "POST", "target": "/v1/robots/g1-007/video?seq=1", "digest": DIGEST}
 BAD_NAMES = [
     "",
     ".",
@@ -39,123 +34,6 @@ BAD_NAMES = [
     "%2e",
     "-a",
 ]
-
-
-def _sign(key: Ed25519PrivateKey, **changed: Any) -> str:
-    return signing.sign_request(key, **{**REQUEST, "now_ns": NOW_NS, **changed})
-
-
-def _verify(token: str, key: Ed25519PrivateKey, **changed: Any) -> None:
-    signing.verify_request(token, key.public_key, **{**REQUEST, "now_ns": NOW_NS, **changed})
-
-
-def _code(token: str, key: Ed25519PrivateKey, **changed: Any) -> str:
-    with pytest.raises(SignatureError) as caught:
-        _verify(token, key, **changed)
-    return caught.value.code
-
-
-def _claims(**changed: Any) -> dict[str, Any]:
-    issued = NOW_NS // 10**9
-    claims = {
-        "sub": REQUEST["robot"],
-        "aud": signing.AUDIENCE,
-        "iat": issued,
-        "exp": issued + 60,
-        "htm": REQUEST["method"],
-        "htu": REQUEST["target"],
-        "dig": DIGEST,
-    }
-    return {name: value for name, value in {**claims, **changed}.items() if value is not None}
-
-
-def test_a_signed_request_is_accepted_as_it_was_made(key: Ed25519PrivateKey) -> None:
-    _verify(_sign(key), key)
-    assert signing.token_key_id(_sign(key)) == signing.key_id(signing.public_bytes(key.public_key()))
-
-
-@pytest.mark.parametrize(
-    ("changed", "code"),
-    [
-        ({"robot": "g1-008"}, "wrong_robot"),
-        ({"method": "GET"}, "bad_signature"),
-        ({"target": "/v1/robots/g1-007/video?seq=2"}, "bad_signature"),
-        ({"target": "/v1/robots/g1-007/video"}, "bad_signature"),
-        ({"target": "/v1/robots/g1-007/telemetry?seq=1"}, "bad_signature"),
-        ({"digest": wire.content_digest(hashlib.sha256(b"other").digest())}, "bad_signature"),
-        ({"digest": ""}, "bad_signature"),
-    ],
-)
-def test_a_token_is_refused_for_any_other_request(key: Ed25519PrivateKey, changed: dict[str, str], code: str) -> None:
-    assert _code(_sign(key), key, **changed) == code
-
-
-def test_a_token_of_another_key_is_refused(key: Ed25519PrivateKey) -> None:
-    assert _code(_sign(Ed25519PrivateKey.generate()), key) == "bad_signature"
-
-
-@pytest.mark.parametrize("late_s", [signing.TOKEN_LIFETIME_S + 1, 86_400, -signing.MAX_TOKEN_LIFETIME_S - 1, -86_400])
-def test_a_token_outside_its_time_is_told_to_be_a_matter_of_clocks(key: Ed25519PrivateKey, late_s: int) -> None:
-    assert _code(_sign(key), key, now_ns=NOW_NS + late_s * 10**9) == "clock"
-
-
-@pytest.mark.parametrize("late_s", [0, 1, signing.TOKEN_LIFETIME_S, -1, -signing.MAX_TOKEN_LIFETIME_S])
-def test_a_token_within_its_time_is_accepted(key: Ed25519PrivateKey, late_s: int) -> None:
-    _verify(_sign(key), key, now_ns=NOW_NS + late_s * 10**9)
-
-
-def test_a_token_that_would_live_too_long_is_refused(key: Ed25519PrivateKey) -> None:
-    issued = NOW_NS // 10**9
-    token = jwt.encode(_claims(exp=issued + signing.MAX_TOKEN_LIFETIME_S + 1), key, algorithm="EdDSA")
-    assert _code(token, key) == "bad_token"
-
-
-@pytest.mark.parametrize("name", ["sub", "aud", "iat", "exp", "htm", "htu", "dig"])
-def test_a_token_without_one_of_its_claims_is_refused(key: Ed25519PrivateKey, name: str) -> None:
-    assert _code(jwt.encode(_claims(**{name: None}), key, algorithm="EdDSA"), key) == "bad_token"
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [{"iat": "now"}, {"exp": 1.5}, {"iat": 1.5}, {"aud": "somebody-else"}, {"exp": "x"}, {"sub": 7}, {"nbf": "x"}],
-)
-def test_a_token_with_claims_of_the_wrong_sort_is_refused(key: Ed25519PrivateKey, changed: dict[str, Any]) -> None:
-    with pytest.raises((SignatureError, TypeError)) as caught:
-        _verify(jwt.encode(_claims(**changed), key, algorithm="EdDSA"), key)
-    assert caught.type is SignatureError
-
-
-def test_a_token_signed_with_a_shared_secret_or_not_at_all_is_refused(key: Ed25519PrivateKey) -> None:
-    unsigned = jwt.encode(_claims(), None, algorithm="none")  # type: ignore[arg-type]
-    shared = jwt.encode(_claims(), signing.public_bytes(key.public_key()), algorithm="HS256")
-    assert {_code(unsigned, key), _code(shared, key)} == {"bad_token"}
-
-
-@pytest.mark.parametrize("token", ["", "x", "a.b.c", "a.b.c.d", "\0", "é", "eyJ" * 1000])
-def test_what_is_no_token_is_refused_as_such(key: Ed25519PrivateKey, token: str) -> None:
-    assert _code(token, key) == "bad_token"
-    with pytest.raises(SignatureError):
-        signing.token_key_id(token)
-
-
-def test_a_token_that_names_no_key_is_refused(key: Ed25519PrivateKey) -> None:
-    with pytest.raises(SignatureError, match="kid"):
-        signing.token_key_id(jwt.encode(_claims(), key, algorithm="EdDSA"))
-
-
-@given(at=st.integers(min_value=0), bit=st.integers(0, 7))
-def test_a_flipped_bit_in_a_token_is_refused_or_changes_nothing(key: Ed25519PrivateKey, at: int, bit: int) -> None:
-    token = bytearray(_sign(key).encode())
-    at %= len(token)
-    token[at] ^= 1 << bit
-    changed = token.decode("latin-1")
-    try:
-        _verify(changed, key)
-    except SignatureError:
-        return
-    signed, signature = changed.rsplit(".", 1)
-    assert signed == _sign(key).rsplit(".", 1)[0]  # only the padding bits of the last base64 digit carry nothing
-    assert signature[:-1] == _sign(key).rsplit(".", 1)[1][:-1]
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
@@ -221,6 +99,119 @@ def test_a_field_without_a_sha256_is_a_value_error(field: str) -> None:
 def test_a_receipt_comes_back_as_it_was_sent() -> None:
     receipt = wire.Receipt("raw/a", "00" * 32, 5, NOW_NS, already_stored=True)
     assert wire.Receipt.from_json(json.loads(json.dumps(receipt.as_json()))) == receipt
+
+
+GAP = wire.Gap(3, 5, 10, 20, "evicted", "the disk was full", 4096, {"/joint_states": 600})
+
+
+@given(
+    seqs=st.tuples(st.integers(0, wire.MAX_SEQ), st.integers(0, wire.MAX_SEQ)).map(sorted),
+    times=st.lists(st.integers(0, wire.MAX_TIME_NS), min_size=2, max_size=2, unique=True).map(sorted),
+    cause=st.sampled_from(["evicted", "quarantined", "lost"]),
+    reason=st.text(st.characters(exclude_categories=["Cs"])),
+    counts=st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), st.integers(0, 2**63)),
+)
+def test_a_gap_comes_back_as_it_was_written(
+    seqs: list[int], times: list[int], cause: wire.Cause, reason: str, counts: dict[str, int]
+) -> None:
+    gap = wire.Gap(seqs[0], seqs[1], times[0], times[1], cause, reason, 7, counts)
+    assert wire.Gap.parse(gap.as_bytes()) == gap
+    assert wire.Gap.parse(gap.as_bytes()).as_bytes() == gap.as_bytes()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"first_seq": -1},
+        {"first_seq": 6},
+        {"last_seq": wire.MAX_SEQ + 1},
+        {"first_seq": True},
+        {"first_seq": 3.0},
+        {"first_seq": "3"},
+        {"start_ns": -1},
+        {"start_ns": 20},
+        {"end_ns": wire.MAX_TIME_NS + 1},
+        {"cause": "boredom"},
+        {"cause": None},
+        {"reason": 7},
+        {"size_bytes": None},
+        {"counts": []},
+        {"counts": {"/a": "many"}},
+        {"counts": {"/a": 1.5}},
+    ],
+)
+def test_what_is_no_gap_is_refused_as_such(changed: dict[str, object]) -> None:
+    with pytest.raises(GapError):
+        wire.Gap.parse(json.dumps({**asdict(GAP), **changed}).encode())
+
+
+@pytest.mark.parametrize("name", wire.Gap.__slots__)
+def test_a_gap_that_leaves_something_out_is_refused(name: str) -> None:
+    fields = {other: value for other, value in asdict(GAP).items() if other != name}
+    with pytest.raises(GapError):
+        wire.Gap.parse(json.dumps(fields).encode())
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"7", b"null", b"\xff\xfe", b"[" * 60_000, b"9" * 5_000])
+def test_bytes_that_are_no_object_are_no_gap(body: bytes) -> None:
+    with pytest.raises(GapError):
+        wire.Gap.parse(body)
+
+
+INT64 = st.integers(-(2**63), 2**63 - 1)
+
+
+@given(
+    INT64,
+    st.integers(0, 2**63 - 1),
+    INT64,
+    st.integers(0, 2**63 - 1),
+    st.from_regex(r"[0-9a-f-]{1,64}", fullmatch=True),
+)
+def test_a_robot_s_clock_comes_back_as_it_was_told(
+    offset_ns: int, uncertainty_ns: int, drift_ppb: int, drift_uncertainty_ppb: int, boot: str
+) -> None:
+    clock = wire.RobotClock(offset_ns, uncertainty_ns, drift_ppb, drift_uncertainty_ppb, boot)
+    assert wire.RobotClock.parse_field(clock.as_field()) == clock
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("offset-ns=-5", "offset-ns=+5"),
+        ("offset-ns=-5", "offset-ns=5.0"),
+        ("offset-ns=-5", "offset-ns=" + "9" * 20),
+        ("uncertainty-ns=6, ", "uncertainty-ns=-6, "),
+        ("drift-ppb=7, ", ""),
+        ('boot="0a-1b"', "boot=0a-1b"),
+        ('boot="0a-1b"', 'boot=""'),
+        ('boot="0a-1b"', 'boot="0A"'),
+        ('boot="0a-1b"', 'boot="0a-1b"\n'),
+        ('boot="0a-1b"', f'boot="{"a" * 65}"'),
+    ],
+)
+def test_a_clock_of_another_form_is_a_value_error(good: str, bad: str) -> None:
+    field = wire.RobotClock(-5, 6, 7, 8, "0a-1b").as_field()
+    with pytest.raises(ValueError):
+        wire.RobotClock.parse_field(field.replace(good, bad))
+
+
+def test_an_upload_has_one_id_for_one_content_at_one_place() -> None:
+    target = wire.upload_target(SegmentId("g1", RECORDING, "telemetry", 0), kind="video", start_ns=1, end_ns=2)
+    other = wire.upload_target(SegmentId("g1", RECORDING, "telemetry", 1), kind="video", start_ns=1, end_ns=2)
+    ids = [wire.upload_id(*what) for what in ((target, "00"), (target, "01"), (other, "00"), (target, "00"))]
+    assert ids[0] == ids[3]
+    assert len(set(ids)) == 3
+    assert all(re.fullmatch(r"[0-9a-f]{32}", one) for one in ids)
+    assert wire.resume_target("g1", ids[0]) == f"/v1/robots/g1/uploads/{ids[0]}"
+
+
+def test_no_target_is_made_for_a_name_that_could_leave_its_prefix() -> None:
+    for make in (wire.enrol_target, wire.keys_target, lambda robot: wire.resume_target(robot, "0" * 32)):
+        with pytest.raises(BadName):
+            make("../g1")
+    assert wire.keys_target("g1") == "/v1/robots/g1/keys"
+    assert wire.keys_target("g1", "0" * 16) == f"/v1/robots/g1/keys/{'0' * 16}"
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"7", b"null", b'{"code":"x"}', b"\xff\xfe", b"x" * 10_000])
