@@ -22,21 +22,22 @@ from dataset_catalog.times import Time, to_ns
 from dataset_catalog.versions import Manifest
 
 _ROBOTS = """
-SELECT robot_id, count(DISTINCT recording_id) AS recordings, count(*) AS segments, sum(bytes)::BIGINT AS bytes,
-       min(start_ns) AS start_ns, max(end_ns) AS end_ns, max(received_ns) AS received_ns,
-       count(*) FILTER (state = 'quarantined') AS quarantined
+SELECT robot_id, count(DISTINCT recording_id) AS recordings, count(*) FILTER (state <> 'gap') AS segments,
+       sum(bytes)::BIGINT AS bytes, min(start_ns) AS start_ns, max(end_ns) AS end_ns, max(received_ns) AS received_ns,
+       count(*) FILTER (state = 'quarantined') AS quarantined, count(*) FILTER (state = 'gap') AS gaps
 FROM segments GROUP BY robot_id ORDER BY robot_id
 """
 _RECORDINGS = """
 SELECT robot_id, recording_id, min(start_ns) AS start_ns, max(end_ns) AS end_ns,
-       list_sort(list(DISTINCT stream)) AS streams, count(*) AS segments, sum(bytes)::BIGINT AS bytes,
-       count(*) FILTER (state = 'quarantined') AS quarantined
+       list_sort(list(DISTINCT stream)) AS streams, count(*) FILTER (state <> 'gap') AS segments,
+       sum(bytes)::BIGINT AS bytes, count(*) FILTER (state = 'quarantined') AS quarantined,
+       count(*) FILTER (state = 'gap') AS gaps
 FROM segments WHERE ? IS NULL OR robot_id = ?
 GROUP BY robot_id, recording_id ORDER BY robot_id, start_ns, recording_id
 """
 _VIDEOS = """
-SELECT * FROM segments WHERE kind = 'video' AND (? IS NULL OR robot_id = ?) AND (? IS NULL OR end_ns > ?)
-AND (? IS NULL OR start_ns < ?) AND ({where}) ORDER BY robot_id, start_ns, stream, seq
+SELECT * FROM segments WHERE kind = 'video' AND state <> 'gap' AND (? IS NULL OR robot_id = ?)
+AND (? IS NULL OR end_ns > ?) AND (? IS NULL OR start_ns < ?) AND ({where}) ORDER BY robot_id, start_ns, stream, seq
 """
 _DATASETS = pa.schema(
     [
@@ -67,17 +68,17 @@ class Catalog:
         return cls(Storage.open(url, settings=settings))
 
     def robots(self) -> pa.Table:
-        """One row a robot: recordings, segments, bytes, quarantined, start_ns, end_ns, received_ns (newest arrival)."""
+        """One row a robot: recordings, segments, bytes, quarantined, gaps, start_ns, end_ns, received_ns (newest)."""
         return query(_ROBOTS, [self._segments()])
 
     def recordings(self, robot: str | None = None) -> pa.Table:
-        """One row a recording, oldest first: its time range, streams, segments, bytes and quarantined segments."""
+        """One row a recording, oldest first: its time range, streams, segments, bytes, quarantined segments, gaps."""
         return query(_RECORDINGS, [self._segments()], [robot, robot])
 
     def videos(
         self, robot: str | None = None, *, start: Time | None = None, end: Time | None = None, where: str | None = None
     ) -> pa.Table:
-        """The rows of `segments` that are video, overlap `[start, end)` and satisfy `where`.
+        """The rows of `segments` that are video (no gaps), overlap `[start, end)` and satisfy `where`.
 
         start, end  int nanoseconds, a datetime, or ISO 8601 text; without a zone it is UTC
         where       an SQL predicate on the columns of `segments`, such as `luma_mean < 40 AND state = 'ok'`

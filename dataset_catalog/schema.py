@@ -18,13 +18,16 @@ TOPIC = pa.struct(
 )
 GOP = pa.struct([("start_ns", pa.int64()), ("frames", pa.int32()), ("bytes", pa.int64())])
 
-# One row a segment that arrived: what it is, what is in it, whether it is whole.
+# One row a segment that arrived: what it is, what is in it, whether it is whole. And one row a gap record: the robot's
+# word that its seqs will never arrive; its times, messages and topics are of what is missing, its bytes those of the
+# record. Only rows whose state is ok are data.
 SEGMENTS = pa.schema(
     [
         ("robot_id", pa.string()),
         ("recording_id", pa.string()),
         ("stream", pa.string()),
         ("seq", pa.int64()),
+        ("last_seq", pa.int64()),  # of a gap: it covers seq..last_seq, without what is stored inside; else null
         ("kind", pa.string()),  # telemetry | video
         ("content_type", pa.string()),
         ("start_ns", pa.int64()),
@@ -33,11 +36,11 @@ SEGMENTS = pa.schema(
         ("sha256", pa.string()),
         ("key", pa.string()),
         ("received_ns", pa.int64()),
-        ("state", pa.string()),  # ok | quarantined
-        ("reason", pa.string()),  # why it is quarantined, else null
+        ("state", pa.string()),  # ok | gap | quarantined
+        ("reason", pa.string()),  # why it is quarantined; of a gap "<cause>: <reason>"; else null
         ("messages", pa.int64()),  # of every topic; for an mp4 its frames
-        ("topics", pa.list_(TOPIC)),
-        ("frames", pa.int64()),  # decoded frames; null for telemetry
+        ("topics", pa.list_(TOPIC)),  # of a gap with empty encoding and schema_name
+        ("frames", pa.int64()),  # decoded frames; null for telemetry and gaps
         ("codec", pa.string()),
         ("width", pa.int32()),
         ("height", pa.int32()),

@@ -42,6 +42,7 @@ class EpisodeReader:
         self._spec = spec
         self.episode = Episode(**item["episode"])
         self._segments: list[Row] = item["segments"]
+        self._unusable: str = item["unusable"]
 
     def video(self, camera: str) -> list[Row]:
         return [row for row in self._segments if row["stream"] == camera]
@@ -58,6 +59,8 @@ class EpisodeReader:
 
     def check(self) -> None:
         """`SpecError` where the episode cannot be a part of this dataset."""
+        if self._unusable:
+            raise SpecError(self._unusable)
         length_ns = self.episode.end_ns - self.episode.start_ns
         if length_ns > MAX_EPISODE_NS:
             raise SpecError(f"an episode of {length_ns / 3.6e12:.0f} hours: did the robot's clock step?")

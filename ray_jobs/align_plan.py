@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -24,7 +24,9 @@ from ray_jobs.episodes import (
     Label,
     Recording,
     episodes_of,
+    has_topic,
     is_ready,
+    lost_label,
     overlaps,
 )
 from ray_jobs.segments_table import Row, rows_after, rows_of, segment_of
@@ -36,14 +38,15 @@ _TELLING = frozenset((EPISODE_TOPIC, CLOSED_TOPIC))
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One episode to align and the rows of its segments."""
+    """One episode to align and the rows of its segments; `unusable`: why it must be left out, or empty."""
 
     episode: Episode
     segments: tuple[Row, ...]
+    unusable: str = ""
 
     def as_json(self) -> dict[str, Any]:
         segments = [{name: row[name] for name in _NEEDED} for row in self.segments]
-        return {"episode": asdict(self.episode), "segments": segments}
+        return {"episode": asdict(self.episode), "segments": segments, "unusable": self.unusable}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,25 +71,48 @@ def make_plan(
         for episode in episodes_of(recording):
             if episode.episode_id in done:
                 continue
-            if not is_ready(episode, recording, cameras=tuple(spec.cameras), reach_ns=spec.reach_ns):
+            if is_ready(episode, recording, cameras=tuple(spec.cameras), topics=spec.topics, reach_ns=spec.reach_ns):
+                work.append(work_on(episode, recording, spec))
+            else:
                 waiting += 1
-                continue
-            work.append(Work(episode, tuple(_segments(episode, recording, spec))))
     work.sort(key=lambda one: (one.episode.robot_id, one.episode.episode_id))
     return Plan(tuple(work), waiting)
 
 
-def _segments(episode: Episode, recording: Recording, spec: AlignSpec) -> Iterator[Row]:
-    """Sound segments that overlap the episode, its tolerances included, and hold something the spec asks for."""
+def work_on(episode: Episode, recording: Recording, spec: AlignSpec) -> Work:
+    """The sound segments that overlap the episode, its tolerances included, and hold something the spec asks for."""
     start_ns, end_ns = episode.start_ns - spec.reach_ns, episode.end_ns + spec.reach_ns
+    near = [dict(row) for row in _asked_for(recording, spec, "ok") if overlaps(row, start_ns, end_ns)]
+    return Work(episode, tuple(near), _unusable(episode, recording, spec))
+
+
+def _asked_for(recording: Recording, spec: AlignSpec, state: str) -> Iterator[Mapping[str, Any]]:
+    """Rows of one state that hold something the spec asks for; or may have, where a gap does not tell."""
     for row in recording.rows:
-        wanted = row["stream"] in spec.cameras if row["kind"] == "video" else _has_topic(row, spec.topics)
-        if row["state"] == "ok" and wanted and overlaps(row, start_ns, end_ns):
-            yield dict(row)
+        told = row["topics"] or row["stream"].startswith("_") or state != "gap"
+        wanted = row["stream"] in spec.cameras if row["kind"] == "video" else has_topic(row, spec.topics) or not told
+        if row["state"] == state and wanted:
+            yield row
 
 
-def _has_topic(row: Any, topics: frozenset[str]) -> bool:
-    return any(topic["name"] in topics for topic in row["topics"] or ())
+def _unusable(episode: Episode, recording: Recording, spec: AlignSpec) -> str:
+    """Why nothing is left of the episode but gaps (of its reference camera, if it has one), or its label is lost."""
+    label = lost_label(episode, recording)
+    if label is not None:
+        return f"its labels are lost: {_named(label)}"
+    sound, gaps = (
+        [
+            row
+            for row in _asked_for(recording, spec, state)
+            if overlaps(row, episode.start_ns, episode.end_ns) and spec.reference in (None, row["stream"])
+        ]
+        for state in ("ok", "gap")
+    )
+    return f"all of it lies in gaps: {_named(gaps[0])}" if gaps and not sound else ""
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    return f"{row['key']}, {row['reason']}"
 
 
 def _aligned(storage: Storage, spec: AlignSpec, published: Manifest | None, recordings: Sequence[str]) -> set[str]:
@@ -100,9 +126,7 @@ def _aligned(storage: Storage, spec: AlignSpec, published: Manifest | None, reco
 def _read_recordings(storage: Storage, rows: Sequence[Row], threads: int) -> Iterator[Recording]:
     """Recordings of rows in their order, with the labels and the closing word that stand in their segments."""
     store = RawStore.open(storage)
-    telling = [
-        row for row in rows if row["state"] == "ok" and _has_topic(row, frozenset((EPISODE_TOPIC, CLOSED_TOPIC)))
-    ]
+    telling = [row for row in rows if row["state"] == "ok" and has_topic(row, _TELLING)]
     with ThreadPoolExecutor(threads) as pool:
         told = dict(zip((row["key"] for row in telling), pool.map(lambda row: _told(store, row), telling), strict=True))
     for (robot, recording), group in groupby(rows, key=lambda row: (row["robot_id"], row["recording_id"])):

@@ -1,4 +1,4 @@
-"""One raw segment's row in the index: what it is and what is in it, or why it is quarantined."""
+"""One raw object's row in the index: what it is and what is in it, what a gap covers, or why it is quarantined."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from edge.errors import SegmentError
+from edge.errors import GapError, SegmentError
 from edge.segment import Topic, read_messages
-from edge.wire import MAX_TIME_NS, MCAP_TYPE, SegmentId
+from edge.wire import GAP_TYPE, MAX_TIME_NS, MCAP_TYPE, SegmentId
 from ingest_serve.errors import DamagedObject
 from ingest_serve.raw_store import RawObject, RawStore
 from ray_jobs.errors import MediaError
+from ray_jobs.gaps import parse_gap
 from ray_jobs.media import read_track
 from ray_jobs.picture_check import check_pictures
 from ray_jobs.poison import blamed_on
@@ -50,17 +51,15 @@ def _head(store: RawStore, segment: SegmentId) -> RawObject | None:
 
 
 def examine(stored: Stored, *, index_version: int) -> Row:
-    """The segment's row. Whatever is wrong with its content makes it a quarantined row with the reason in words."""
+    """The object's row. Whatever is wrong with its content makes it a quarantined row with the reason in words."""
     row = {**_identity(stored), "index_version": index_version}
     if stored.raw is None or stored.body is None:
         return {**row, "state": "quarantined", "reason": stored.reason}
-    read = _video if stored.raw.kind == "video" else _telemetry
     try:
         with blamed_on(MediaError, "the segment cannot be read"):
-            content = read(stored.raw, stored.body)
-    except (MediaError, SegmentError) as error:
+            return {**row, **_content(stored.raw, stored.body)}
+    except (GapError, MediaError, SegmentError) as error:
         return {**row, "state": "quarantined", "reason": str(error)}
-    return {**row, **content, "state": "ok"}
 
 
 def _identity(stored: Stored) -> Row:
@@ -71,6 +70,35 @@ def _identity(stored: Stored) -> Row:
         for column in ("kind", "content_type", "start_ns", "end_ns", "bytes", "sha256", "received_ns"):
             row[column] = getattr(stored.raw, column)
     return row
+
+
+def _content(raw: RawObject, body: bytes) -> Row:
+    if raw.content_type == GAP_TYPE:
+        return {**_gap(raw, body), "state": "gap"}
+    read = _video if raw.kind == "video" else _telemetry
+    return {**read(raw, body), "state": "ok"}
+
+
+def _gap(raw: RawObject, body: bytes) -> Row:
+    """What the robot says that the gap had in it, as far as it knows."""
+    gap = parse_gap(raw.segment, body)
+    topics = [
+        {"name": _text(name), "encoding": "", "schema_name": "", "count": count}
+        for name, count in sorted(gap.counts.items())
+    ]
+    return {
+        "last_seq": gap.last_seq,
+        "start_ns": gap.start_ns,
+        "end_ns": gap.end_ns,
+        "reason": f"{gap.cause}: {_text(gap.reason)}",
+        "messages": sum(gap.counts.values()),
+        "topics": topics,
+    }
+
+
+def _text(words: str) -> str:
+    """Words of JSON may hold half a character (a lone surrogate), which no table can."""
+    return words.encode(errors="replace").decode()
 
 
 def _telemetry(raw: RawObject, body: bytes) -> Row:

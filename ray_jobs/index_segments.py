@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 
@@ -16,10 +18,11 @@ from dataset_catalog.versions import Manifest
 from edge.wire import SegmentId
 from ingest_serve.raw_store import RawStore
 from ray_jobs import publish
-from ray_jobs.backlog import Backlog, find_backlog
+from ray_jobs.backlog import Backlog, Covers, Reached, find, work_off
 from ray_jobs.cluster import Item, Part, Progress, fan_out, no_progress
 from ray_jobs.errors import RowsLost
 from ray_jobs.examine import examine, fetch
+from ray_jobs.gaps import last_seq_at
 from ray_jobs.publish import Written
 from ray_jobs.settings import JobsSettings
 from ray_jobs.summary import Summary, run_in_pieces
@@ -27,7 +30,10 @@ from ray_jobs.summary import Summary, run_in_pieces
 NAME = "index_segments"
 CHAIN = versions.SEGMENTS
 TABLE = "segments"
-_NOTHING = Summary(NAME, CHAIN, counts={"segments": 0, "quarantined": 0, "waiting behind a hole": 0}, rows={TABLE: 0})
+GAPS = "gaps"  # the fact of a manifest: stream → last seq that a gap covers, where that is beyond the stream's position
+_NOTHING = Summary(
+    NAME, CHAIN, counts={"segments": 0, "quarantined": 0, "gaps": 0, "waiting behind a hole": 0}, rows={TABLE: 0}
+)
 
 
 def run(storage: Storage, settings: JobsSettings, *, progress: Progress = no_progress) -> Summary:
@@ -37,38 +43,63 @@ def run(storage: Storage, settings: JobsSettings, *, progress: Progress = no_pro
 
 def _run_piece(storage: Storage, settings: JobsSettings, progress: Progress) -> tuple[Summary, bool]:
     manifest = versions.newest(storage, CHAIN)
-    positions = manifest.positions if manifest else {}
+    before = Reached(manifest.positions, manifest.facts.get(GAPS, {})) if manifest else Reached()
     store = RawStore.open(storage)
-    backlog = find_backlog(store, positions, limit=settings.segments_per_commit, threads=settings.read_threads)
-    done = _index(storage, settings, manifest, backlog, progress) if backlog.ready else _NOTHING
+    found = find(store, before.positions, threads=settings.read_threads)
+    piece = _Piece(storage, settings, manifest, progress)
+    with ThreadPoolExecutor(settings.read_threads) as pool:
+        backlog = work_off(
+            found,
+            before,
+            limit=settings.segments_per_commit,
+            look=lambda asked: dict(zip(asked, pool.map(partial(last_seq_at, store), asked), strict=True)),
+            take=piece.take,
+        )
+    done = piece.commit(backlog) if backlog.ready else _NOTHING
     waiting = 0 if backlog.more else backlog.waiting
     return done + Summary(NAME, CHAIN, counts={"waiting behind a hole": waiting}), backlog.more
 
 
-def _index(
-    storage: Storage, settings: JobsSettings, manifest: Manifest | None, backlog: Backlog, progress: Progress
-) -> Summary:
-    base = publish.begin(storage, CHAIN, planned_on=manifest, schemas={TABLE: SEGMENTS})
-    parts = fan_out(
-        [asdict(segment) for segment in backlog.ready],
-        partial(index_batch, storage, base.next_n),
-        per_task=settings.segments_per_task,
-        settings=settings,
-        progress=progress,
-    )
-    written = Written.join(part.written[TABLE] for part in parts)
-    if written.rows != len(backlog.ready):
-        raise RowsLost(f"{len(backlog.ready)} segments were read, {written.rows} rows written")
-    published = publish.commit(base, {TABLE: written}, positions=backlog.positions, now_ns=time.time_ns())
-    quarantined = {key: reason for part in parts for key, reason in part.report["quarantined"].items()}
-    return Summary(
-        NAME,
-        CHAIN,
-        versions=(published.n,),
-        counts={"segments": written.rows, "quarantined": len(quarantined)},
-        rows={TABLE: written.rows},
-        notes=tuple(f"quarantined {key}: {reason}" for key, reason in quarantined.items()),
-    )
+class _Piece:
+    """The segments that one version adds, examined in one or more rounds."""
+
+    def __init__(self, storage: Storage, settings: JobsSettings, manifest: Manifest | None, progress: Progress) -> None:
+        self._storage, self._settings, self._manifest, self._progress = storage, settings, manifest, progress
+        self._base: publish.Base | None = None
+        self._parts: list[Part] = []
+
+    def take(self, segments: Sequence[SegmentId]) -> Covers:
+        """Examine these and write their rows; the last seq that each stands for."""
+        base = self._begun()
+        parts = fan_out(
+            [asdict(segment) for segment in segments],
+            partial(index_batch, self._storage, base.next_n),
+            per_task=self._settings.segments_per_task,
+            settings=self._settings,
+            progress=self._progress,
+        )
+        self._parts += parts
+        last = {key: gap["last_seq"] for key, gap in _told(parts, "gaps").items()}
+        return {segment: last.get(segment.key, segment.seq) for segment in segments}
+
+    def commit(self, backlog: Backlog) -> Summary:
+        """Commit all that was taken."""
+        written = Written.join(part.written[TABLE] for part in self._parts)
+        if written.rows != len(backlog.ready):
+            raise RowsLost(f"{len(backlog.ready)} segments were read, {written.rows} rows written")
+        published = publish.commit(
+            self._begun(),
+            {TABLE: written},
+            positions=backlog.reached.positions,
+            facts={GAPS: dict(backlog.reached.gaps)},
+            now_ns=time.time_ns(),
+        )
+        return _summary(published, self._parts, written)
+
+    def _begun(self) -> publish.Base:
+        if self._base is None:
+            self._base = publish.begin(self._storage, CHAIN, planned_on=self._manifest, schemas={TABLE: SEGMENTS})
+        return self._base
 
 
 def index_batch(storage: Storage, index_version: int, items: Sequence[Item]) -> Part:
@@ -78,4 +109,23 @@ def index_batch(storage: Storage, index_version: int, items: Sequence[Item]) -> 
     batch = pa.RecordBatch.from_pylist(rows, schema=SEGMENTS)
     written = publish.write(storage, CHAIN, TABLE, SEGMENTS, [batch])
     quarantined = {row["key"]: row["reason"] for row in rows if row["state"] == "quarantined"}
-    return Part({TABLE: written}, {"quarantined": quarantined})
+    gaps = {row["key"]: {name: row[name] for name in ("last_seq", "reason")} for row in rows if row["state"] == "gap"}
+    return Part({TABLE: written}, {"quarantined": quarantined, "gaps": gaps})
+
+
+def _told(parts: Sequence[Part], what: str) -> dict[str, Any]:
+    return {key: value for part in parts for key, value in part.report[what].items()}
+
+
+def _summary(published: Manifest, parts: Sequence[Part], written: Written) -> Summary:
+    quarantined, gaps = _told(parts, "quarantined"), _told(parts, "gaps")
+    notes = [f"quarantined {key}: {reason}" for key, reason in quarantined.items()]
+    notes += [f"gap {key} to {gap['last_seq']:010d}: {gap['reason']}" for key, gap in gaps.items()]
+    return Summary(
+        NAME,
+        CHAIN,
+        versions=(published.n,),
+        counts={"segments": written.rows - len(gaps), "quarantined": len(quarantined), "gaps": len(gaps)},
+        rows={TABLE: written.rows},
+        notes=tuple(notes),
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edge.errors import SegmentError
+from edge.errors import GapError, SegmentError
 from ray_jobs.errors import JobError
 
 
@@ -17,7 +17,7 @@ def blamed_on(error_type: type[JobError], what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (JobError, SegmentError):
+    except (GapError, JobError, SegmentError):
         raise
     except Exception as error:
         raise error_type(f"{what}: {type(error).__name__}: {error}") from error

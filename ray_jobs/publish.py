@@ -59,14 +59,15 @@ class Written:
 def begin(storage: Storage, chain: str, *, planned_on: Manifest | None, schemas: Mapping[str, pa.Schema]) -> Base:
     """Fence every table of the chain, and create the tables of `schemas` that no manifest names yet, empty.
 
-    `planned_on` is the manifest that the work was planned on; `VersionConflict` if it is no longer the newest.
+    A table that an older release made gets the columns that it lacks, null in its rows. `planned_on` is the manifest
+    that the work was planned on; `VersionConflict` if it is no longer the newest.
     """
     manifest = versions.newest(storage, chain)
     if manifest != planned_on:
         found, expected = (m.n if m else 0 for m in (manifest, planned_on))
         raise VersionConflict(f"{chain} was at version {expected} when this run was planned and is at {found} now")
     named = manifest.tables if manifest else {}
-    fenced = {table: _restore(storage, chain, table, version) for table, version in named.items()}
+    fenced = {table: _restore(storage, chain, table, version, schemas.get(table)) for table, version in named.items()}
     created = {t: _create_empty(storage, chain, t, schema) for t, schema in schemas.items() if t not in named}
     return Base(storage, chain, manifest, fenced | created)
 
@@ -142,10 +143,14 @@ def _checked(table: str, written: Written) -> Sequence[FragmentMetadata]:
     return fragments
 
 
-def _restore(storage: Storage, chain: str, table: str, version: int) -> int:
+def _restore(storage: Storage, chain: str, table: str, version: int, schema: pa.Schema | None) -> int:
     uri, options = versions.table_uri(storage, chain, table), storage.lance_options()
     dataset = lance.dataset(uri, version=version, storage_options=options)
     dataset.restore()
+    known = set(dataset.schema.names)
+    lacking = [field for field in schema or () if field.name not in known]
+    if lacking:
+        dataset.add_columns(pa.schema(lacking))
     return int(dataset.version)
 
 

@@ -15,16 +15,18 @@ Row = dict[str, Any]
 
 ORDER = [(name, "ascending") for name in ("robot_id", "recording_id", "stream", "seq")]
 _COLUMNS = [
-    *("robot_id", "recording_id", "stream", "seq", "kind", "content_type", "start_ns", "end_ns"),
-    *("key", "sha256", "state", "topics", "width", "height", "index_version"),
+    *("robot_id", "recording_id", "stream", "seq", "last_seq", "kind", "content_type", "start_ns", "end_ns"),
+    *("key", "sha256", "state", "reason", "topics", "width", "height", "index_version"),
 ]
 
 
 def rows_after(storage: Storage, manifest: Manifest, position: int, *, where: str = "true") -> list[Row]:
     """Rows that versions later than `position` published, in order of robot, recording, stream and seq."""
     table = open_table(storage, versions.SEGMENTS, manifest, "segments")
-    found = table.to_table(columns=_COLUMNS, filter=f"index_version > {position} AND ({where})")
-    return list(found.sort_by(ORDER).to_pylist())
+    known = set(table.schema.names)  # a table of an older release lacks a column until something is indexed
+    columns = [name for name in _COLUMNS if name in known]
+    found = table.to_table(columns=columns, filter=f"index_version > {position} AND ({where})").sort_by(ORDER)
+    return [dict.fromkeys(_COLUMNS) | row for row in found.to_pylist()]
 
 
 def rows_of(storage: Storage, manifest: Manifest, recordings: Sequence[str]) -> list[Row]:

@@ -257,6 +257,7 @@ def write_segments(storage: Storage) -> None:
     rows = [segment("h1", "telemetry", seq, "telemetry") for seq in range(3)]
     rows += [segment("h1", "head", seq, "video", luma=30.0 * (seq + 1)) for seq in range(3)]
     rows += [segment("h2", "head", 0, "video", luma=90.0), segment("h2", "head", 1, "video", "quarantined")]
+    rows += [segment("h2", "head", 2, "video", "gap")]
     table = pa.Table.from_pylist(rows, schema=schema.SEGMENTS)
     published = append(storage, versions.SEGMENTS, "segments", table)
     versions.publish(storage, versions.SEGMENTS, Manifest(1, {"segments": published}))

@@ -21,12 +21,13 @@ T0 = to_ns("2026-01-01")
 
 def test_robots_and_recordings_are_counted(lake: Any) -> None:
     robots = lake.catalog.robots().to_pylist()
-    assert [(r["robot_id"], r["segments"], r["quarantined"]) for r in robots] == [("h1", 6, 0), ("h2", 2, 1)]
+    counts = [(r["robot_id"], r["segments"], r["quarantined"], r["gaps"]) for r in robots]
+    assert counts == [("h1", 6, 0, 0), ("h2", 2, 1, 1)]
     assert robots[0]["end_ns"] - robots[0]["start_ns"] == 30_000_000_000
     (recording,) = lake.catalog.recordings("h1").to_pylist()
     assert recording["streams"] == ["head", "telemetry"]
     assert recording["bytes"] == 6000
-    assert len(lake.catalog.recordings()) == 2
+    assert [(r["segments"], r["gaps"]) for r in lake.catalog.recordings().to_pylist()] == [(6, 0), (2, 1)]
 
 
 def test_rows_that_no_manifest_names_are_not_seen(lake: Any) -> None:

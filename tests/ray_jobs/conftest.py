@@ -28,7 +28,7 @@ from dataset_catalog.storage import Storage
 from edge.segment import Message, Topic, build
 from edge.topics import video_message, video_topic
 from edge.video import Packet, VideoEncoder
-from edge.wire import MCAP_TYPE, Kind, SegmentId
+from edge.wire import GAP_TYPE, MCAP_TYPE, Cause, Gap, Kind, SegmentId
 from ingest_serve.raw_store import RawObject, RawStore, Stored
 from ray_jobs.cluster import connect
 from ray_jobs.settings import JobsSettings
@@ -174,9 +174,26 @@ class Robot:
     def telemetry(*messages: tuple[str, int, Any]) -> bytes:
         return telemetry(*messages)
 
-    def log(self, *messages: tuple[str, int, Any]) -> SegmentId:
+    def log(self, *messages: tuple[str, int, Any], stream: str = "telemetry", seq: int | None = None) -> SegmentId:
         """One telemetry segment of (topic, t_ns, JSON value)."""
-        return self.store("telemetry", telemetry(*messages))
+        return self.store(stream, telemetry(*messages), seq=seq)
+
+    def gap(
+        self,
+        stream: str,
+        first_seq: int,
+        last_seq: int,
+        *,
+        start_ns: int = 0,
+        end_ns: int = 1,
+        cause: Cause = "evicted",
+        counts: dict[str, int] | None = None,
+    ) -> SegmentId:
+        """A gap record, as the robot uploads it: these seqs will never arrive."""
+        self.last_seq[stream] = max(last_seq, self.last_seq.get(stream, -1))
+        gap = Gap(first_seq, last_seq, start_ns, end_ns, cause, "the disk is full", 1000, counts or {})
+        times = {"start_ns": start_ns, "end_ns": end_ns}
+        return self.store(stream, gap.as_bytes(), seq=first_seq, content_type=GAP_TYPE, **times)
 
     def film(self, start_ns: int, frames: int, *, stream: str = "head_camera", drop: Iterable[int] = ()) -> SegmentId:
         """One video segment of 20 pictures a second, without the frames `drop`."""

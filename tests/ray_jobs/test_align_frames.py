@@ -157,6 +157,123 @@ def test_an_episode_waits_for_every_stream_and_a_recording_without_labels_for_it
     assert (episode["episode_id"], episode["start_ns"]) == (robot.recording, T0)
 
 
+RATE = AlignSpec.model_validate(
+    {
+        "name": "arm",
+        "rate_hz": 20,
+        "cameras": {"head_camera": {"tolerance_ms": 30}},
+        "columns": {
+            policy: {"topic": "/q", "field": "position", "policy": policy, "tolerance_ms": 20, "size": 2}
+            for policy in ("nearest", "previous", "linear")
+        },
+    }
+)
+
+
+def states(start_ns: int, end_ns: int) -> list[tuple[str, int, Any]]:
+    return [state(t_ns, (t_ns - T0) // (10 * MS)) for t_ns in range(start_ns, end_ns, 10 * MS)]
+
+
+def test_steps_that_lie_in_a_gap_are_null(robot: Any, jobs: JobsSettings) -> None:
+    """An episode of 3 s; the second one is lost, of telemetry and of video."""
+    robot.log(label("E", "start", T0), label("E", "end", T0 + 3 * S), stream="_events")
+    lost = {"start_ns": T0 + S, "end_ns": T0 + 2 * S}
+    robot.log(*states(T0, T0 + S))
+    robot.gap("telemetry", 1, 4, counts={"/q": 100}, **lost)
+    robot.log(*states(T0 + 2 * S, T0 + 3 * S + 50 * MS), seq=5)
+    robot.film(T0, 20)
+    robot.gap("head_camera", 1, 1, counts={"/head_camera": 20}, **lost)
+    robot.film(T0 + 2 * S, 22)
+    summary = run_both(robot, jobs, RATE)
+    assert (summary.counts["episodes"], summary.rows["steps"]) == (1, 60)
+    steps = rows(robot.storage, "steps")
+    inside = [s for s in steps if T0 + S + 20 * MS < s["t_ns"] < T0 + 2 * S - 20 * MS]
+    assert len(inside) == 19
+    taken = ["nearest", "previous", "linear", "head_camera_gop", "head_camera_k", "nearest_age_ns"]
+    assert all(s[name] is None for s in inside for name in taken)
+    outside = [s for s in steps if not T0 + S <= s["t_ns"] < T0 + 2 * S]
+    assert len(outside) == 40
+    for step in outside:
+        value = (step["t_ns"] - T0) // (10 * MS)
+        assert step["nearest"] == step["previous"] == step["linear"] == [value, -value]
+        assert step["head_camera_k"] is not None
+    (episode,) = rows(robot.storage, "episodes")
+    assert len(episode["sources"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [(SPEC, "head_camera"), (RATE, "head_camera"), (RATE.model_copy(update={"cameras": {}}), "telemetry")],
+)
+def test_an_episode_that_lies_in_gaps_is_left_out_with_their_reason(
+    robot: Any, jobs: JobsSettings, spec: AlignSpec, named: str
+) -> None:
+    """Of E2 the camera's pictures are lost, and where the camera is not the clock the telemetry too."""
+    robot.log(*(label("E1", event, t) for event, t in (("start", T0), ("end", T0 + S))), stream="_events")
+    robot.log(*(label("E2", event, T0 + t * S) for event, t in (("start", 2), ("end", 3))), stream="_events")
+    robot.log(*states(T0, T0 + S + 50 * MS))
+    robot.film(T0, 25)
+    lost = {"start_ns": T0 + 3 * S // 2, "end_ns": T0 + 4 * S}
+    if spec is SPEC:
+        robot.log(*states(T0 + 2 * S, T0 + 4 * S))
+    else:
+        robot.gap("telemetry", 1, 3, **lost)  # the robot does not know what was in it
+    robot.gap("head_camera", 1, 3, counts={"/head_camera": 50}, **lost)
+    summary = run_both(robot, jobs, spec)
+    assert [row["episode_id"] for row in rows(robot.storage, "episodes")] == ["E1"]
+    key = f"raw/{robot.name}/{robot.recording}/{named}/0000000001"
+    reason = f"all of it lies in gaps: {key}, evicted: the disk is full"
+    assert summary.notes == (f"skipped 1 (E2): {reason}",)
+    assert newest(robot.storage).facts["skipped"] == {"E2": reason}
+
+
+def test_an_episode_whose_label_is_lost_is_left_out(robot: Any, jobs: JobsSettings) -> None:
+    robot.log(*states(T0, T0 + S))
+    robot.film(T0, 20)
+    gap = robot.gap("_events", 0, 1, start_ns=T0, end_ns=T0 + S, counts={"/episode": 4})
+    robot.close(T0 + S)
+    summary = run_both(robot, jobs)
+    assert summary.versions == ()
+    assert summary.notes == (
+        f"skipped 1 ({robot.recording}): its labels are lost: {gap.key}, evicted: the disk is full",
+    )
+
+
+def test_labels_may_come_before_the_telemetry_and_after_it(robot: Any, jobs: JobsSettings) -> None:
+    """E1's labels come first, E2's last, when the recording is closed already."""
+    robot.log(label("E1", "start", T0), label("E1", "end", T0 + S, success=True), stream="_events")
+    robot.film(T0, 60)
+    first = run_both(robot, jobs)
+    assert (first.versions, first.counts["waiting for data"]) == ((), 1)
+    robot.log(*states(T0, T0 + 3 * S))
+    assert run_both(robot, jobs).counts["episodes"] == 1
+    robot.last_seq["_events"] = 1
+    robot.close(T0 + 3 * S)
+    assert run_both(robot, jobs).versions == ()
+    robot.log(label("E2", "start", T0 + 2 * S), label("E2", "end", T0 + 3 * S), stream="_events", seq=1)
+    assert run_both(robot, jobs).counts["episodes"] == 1
+    assert [(row["episode_id"], row["success"]) for row in rows(robot.storage, "episodes")] == [
+        ("E1", True),
+        ("E2", None),
+    ]
+    steps = rows(robot.storage, "steps")
+    assert [s["episode_id"] for s in steps] == ["E1"] * 20 + ["E2"] * 20
+    assert all(s["state"] is not None for s in steps)
+
+
+def test_a_closed_recording_whose_labels_are_late_is_not_one_episode(robot: Any, jobs: JobsSettings) -> None:
+    robot.log(*states(T0, T0 + 2 * S))
+    robot.film(T0, 40)
+    robot.last_seq["_events"] = 1
+    robot.close(T0 + 2 * S)
+    assert run_both(robot, jobs).versions == ()
+    robot.log(label("E", "start", T0), stream="_events", seq=0)
+    assert run_both(robot, jobs).versions == ()
+    robot.log(label("E", "end", T0 + S), stream="_events", seq=1)
+    assert run_both(robot, jobs).rows["steps"] == 20
+    assert [row["episode_id"] for row in rows(robot.storage, "episodes")] == ["E"]
+
+
 @pytest.mark.parametrize("step", ["_append", "versions.publish", "tag"])
 def test_a_run_that_dies_while_publishing_shows_nothing_or_everything(
     robot: Any, jobs: JobsSettings, monkeypatch: pytest.MonkeyPatch, step: str

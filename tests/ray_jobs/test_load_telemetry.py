@@ -17,6 +17,8 @@ from ray_jobs import index_segments, load_telemetry
 from ray_jobs.settings import JobsSettings
 
 T0 = 1_760_000_000_000_000_000
+KINDS = {"streams": {"type": "object"}, "clock": {"type": ["object", "null"]}, "alarms": {"type": "array"}}
+STATUS = Topic("/agent/status", "json", "S", "jsonschema", json.dumps({"type": "object", "properties": KINDS}).encode())
 
 
 def tables(storage: Storage) -> dict[str, list[dict[str, Any]]]:
@@ -64,6 +66,32 @@ def test_a_topic_that_cannot_be_decoded_is_kept_and_named_and_stops_no_other(rob
     found = tables(robot.storage)
     assert json.loads(found["bad"][0]["extra"]) == {"_undecoded": "e3Rvcm4="}
     assert found["good"][0]["n"] == 1
+
+
+def test_words_and_labels_load_from_their_own_stream_and_from_telemetry(robot: Any, jobs: JobsSettings) -> None:
+    for stream in ("_events", "telemetry"):  # `telemetry`: where older recorders put them
+        robot.log(("/log", T0, {"message": "on"}), ("/episode", T0 + 1, {"event": "start"}), stream=stream)
+    robot.gap("_events", 1, 3, counts={"/log": 5, "/lost": 2})
+    summary = run_both(robot.storage, jobs)
+    assert (summary.counts["segments"], summary.rows) == (2, {"episode": 2, "log": 2})
+    for table in ("episode", "log"):
+        assert [row["stream"] for row in tables(robot.storage)[table]] == ["_events", "telemetry"]
+
+
+def test_the_status_of_an_agent_loads_whatever_is_nested_in_it(robot: Any, jobs: JobsSettings) -> None:
+    first = {"streams": {"head_camera": {"sealed": 4}, "a.b": {"sealed": 1}, "a_b": {"sealed": 2}}, "alarms": []}
+    then = {"streams": {"head_camera": {"sealed": "?"}, "new": {"sealed": 9}}, "clock": None, "alarms": [{"x": 1}]}
+    last: dict[str, Any] = {"streams": {}, "clock": {"offset_ns": -5}, "alarms": "none"}
+    for number, message in enumerate((first, then, last)):
+        built = build([Message(STATUS, T0 + number, 0, json.dumps(message).encode())])
+        robot.store("_agent", built[1] if built else b"")
+    summary = run_both(robot.storage, jobs)
+    assert (summary.rows, summary.counts["undecoded"]) == ({"agent.status": 3}, 0)
+    one, two, three = tables(robot.storage)["agent.status"]
+    assert [one[f"streams_{name}"] for name in ("head_camera_sealed", "a_b_sealed", "a_b_sealed_")] == [4, 1, 2]
+    assert json.loads(two["extra"])["streams"] == {"head_camera": {"sealed": "?"}, "new": {"sealed": 9}}
+    assert three["streams_head_camera_sealed"] is None
+    assert json.loads(three["extra"])["streams"] == {}
 
 
 def test_what_a_first_run_left_behind_without_a_manifest_is_gone(

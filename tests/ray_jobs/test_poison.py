@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 
 import pytest
 
-from edge.segment import Message, SegmentWriter, Topic
+from edge.segment import Message, Topic, build
 from edge.wire import MCAP_TYPE, SegmentId
 from ingest_serve.raw_store import RawObject
 from ray_jobs import telemetry
@@ -21,12 +20,9 @@ T_NS = 1_760_000_000_000_000_000
 
 
 def mcap(*messages: Message) -> bytes:
-    file = io.BytesIO()
-    writer = SegmentWriter(file, chunked=True)
-    for message in messages:
-        writer.add(message)
-    writer.finish()
-    return file.getvalue()
+    built = build(messages)
+    assert built
+    return built[1]
 
 
 def stored(body: bytes, *, kind: str = "telemetry") -> Stored:
