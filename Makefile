@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo demo-real test check lint types format clean
+.PHONY: install demo demo-real test check lint types format clean bench-edge
 
 install: $(INSTALLED)
 
@@ -28,6 +28,10 @@ demo-real: install
 
 test: install
 	$(BIN)/pytest $(ARGS)
+
+# Five figures of the robot side with their goals: about seven minutes, best on an idle machine.
+bench-edge: install
+	$(BIN)/python -m benchmarks.bench_edge $(ARGS)
 
 check: lint types
 
