@@ -18,6 +18,7 @@ from ingest_serve.app import create_app
 from ingest_serve.bucket import Bucket
 from ingest_serve.check import check_create_once
 from ingest_serve.errors import IngestError, StorageUnavailable
+from ingest_serve.pieces import Pieces
 from ingest_serve.registry import INVITE_LIFETIME_S, Registry
 from ingest_serve.registry import invite as new_token
 from ingest_serve.settings import IngestSettings
@@ -51,6 +52,16 @@ def robots() -> None:
     for robot, kids in _registry().robots().items():
         table.add_row(robot, " ".join(kids) or "none that counts")
     Console().print(table)
+
+
+@app.command()
+def expire(
+    days: Annotated[float, typer.Option(min=0.1, help="For how long nothing was added to them, in days.")] = 7.0,
+) -> None:
+    """Remove the pieces of uploads that no robot has gone on with."""
+    before_ns = time.time_ns() - int(days * 86_400 * 1e9)
+    removed = Pieces(Bucket.open(Storage.open())).expire(before_ns=before_ns)
+    print(f"removed {removed} unfinished uploads to which nothing was added for {days:g} days")
 
 
 @app.command()

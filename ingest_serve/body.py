@@ -6,14 +6,14 @@ import asyncio
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 from starlette.requests import ClientDisconnect, Request
 
+from edge.errors import GapError
 from edge.segment import looks_like_mcap
-from edge.wire import MCAP_TYPE, MP4_TYPE, Kind, parse_content_digest
+from edge.wire import MCAP_TYPE, MP4_TYPE, Gap
 from ingest_serve.errors import Refused
-
-TYPES: dict[Kind, tuple[str, ...]] = {"telemetry": (MCAP_TYPE,), "video": (MCAP_TYPE, MP4_TYPE)}
 
 
 class BytesInFlight:
@@ -33,34 +33,6 @@ class BytesInFlight:
             yield
         finally:
             self._held -= size
-
-
-def declared_length(request: Request, *, max_bytes: int) -> int:
-    """`Content-Length`, before anything of the body is read."""
-    text = request.headers.get("content-length")
-    if text is None or "transfer-encoding" in request.headers:
-        raise Refused("length_required", "an upload needs a Content-Length")
-    if not (text.isascii() and text.isdigit()):
-        raise Refused("bad_parameter", "Content-Length: must be a whole number", parameter="Content-Length")
-    if len(text) > 18 or int(text) > max_bytes:
-        raise Refused("too_large", f"this route takes {max_bytes} bytes at most", max_bytes=max_bytes)
-    return int(text)
-
-
-def declared_type(request: Request, *, kind: Kind) -> str:
-    found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if found not in TYPES[kind]:
-        raise Refused("unsupported_type", f"{kind} comes as {' or '.join(TYPES[kind])}, got {found[:80]!r}")
-    return found
-
-
-def declared_digest(request: Request) -> tuple[str, bytes]:
-    """The `Content-Digest` field as it came, which the token signs, and the raw SHA-256 in it."""
-    field = request.headers.get("content-digest", "")
-    try:
-        return field, parse_content_digest(field)
-    except ValueError as error:
-        raise Refused("bad_digest", str(error)) from error
 
 
 async def read_body(request: Request, *, length: int, sha256: bytes, timeout_s: float) -> bytes:
@@ -91,9 +63,20 @@ async def _receive(request: Request, length: int) -> tuple[bytes, bytes]:
     return b"".join(chunks), hasher.digest()
 
 
-def check_form(body: bytes, content_type: str) -> None:
+def check_form(body: bytes | bytearray, content_type: str) -> None:
     """Refuse what is plainly not the file its type says; whether it reads whole is found out when it is indexed."""
-    if content_type == MCAP_TYPE and not looks_like_mcap(body):
+    if content_type == MCAP_TYPE and not looks_like_mcap(cast(bytes, body)):  # it only looks at both ends
         raise Refused("not_a_segment", "an MCAP file begins and ends with the MCAP magic")
     if content_type == MP4_TYPE and body[4:8] != b"ftyp":
         raise Refused("not_a_segment", "an MP4 file begins with an ftyp box")
+
+
+def check_gap(body: bytes | bytearray, *, seq: int, start_ns: int, end_ns: int) -> None:
+    """`Refused("bad_gap")` unless the body is a gap record that says of itself what its upload's query says."""
+    try:
+        gap = Gap.parse(bytes(body))
+    except GapError as error:
+        raise Refused("bad_gap", str(error)[:500]) from error
+    said, asked = (gap.first_seq, gap.start_ns, gap.end_ns), (seq, start_ns, end_ns)
+    if said != asked:
+        raise Refused("bad_gap", f"first_seq, start_ns and end_ns are {said} in the body and {asked} in the query")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from dataset_catalog.errors import StorageError
 from dataset_catalog.storage import Storage
 from ingest_serve.errors import StorageUnavailable
 
+CREATE_ATTEMPTS = 5
+STREAM_CHUNK_BYTES = 1 << 20
 _JSON = {"Content-Type": "application/json"}
 _CLIENT = {"connect_timeout": "5s", "timeout": "60s"}
 _RETRY = {
@@ -31,6 +34,15 @@ class Head:
 
     size: int
     attributes: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a listing tells of an object; `name` is its key without the prefix that was listed."""
+
+    name: str
+    size: int
+    modified_ns: int
 
 
 class Bucket:
@@ -56,6 +68,21 @@ class Bucket:
                 return False
         return True
 
+    async def create_or_head(self, key: str, body: bytes | bytearray, attributes: dict[str, str]) -> Head | None:
+        """Write an object once. None: it is new and durable; else what stands there: perhaps an earlier try of ours.
+
+        `StorageUnavailable`: nothing is promised, the same call may be made again.
+        """
+        for attempt in range(CREATE_ATTEMPTS):
+            if await self.create_async(key, body, attributes):
+                return None
+            # S3 answers 409 while another write of the key is under way, and obstore cannot tell it from 412
+            head = await asyncio.to_thread(self.head, key)
+            if head is not None:
+                return head
+            await asyncio.sleep(0.05 * 2**attempt)
+        raise StorageUnavailable(f"{key} was neither created nor there, {CREATE_ATTEMPTS} times")
+
     def create(self, key: str, body: bytes) -> bool:
         """Write a small JSON object that must not exist yet. False: there is one."""
         with _storage_errors():
@@ -70,10 +97,10 @@ class Bucket:
         with _storage_errors():
             obstore.put(self._store, key, body, attributes=_JSON)
 
-    def delete(self, key: str) -> None:
-        """Only for what nobody relies on: probes."""
+    def delete(self, *keys: str) -> None:
+        """Only for what nobody relies on: probes, and pieces of uploads that are done or given up."""
         with _storage_errors():
-            obstore.delete(self._store, key)
+            obstore.delete(self._store, list(keys))
 
     def read(self, key: str) -> tuple[Head, bytes] | None:
         """An object whole; None if there is none."""
@@ -82,6 +109,21 @@ class Bucket:
             return None
         with _storage_errors():
             return _head(found), bytes(found.bytes())
+
+    async def read_into(self, key: str, target: memoryview) -> bool:
+        """Fill `target` with an object of just its size, chunk by chunk. False: there is none such."""
+        with _storage_errors():
+            try:
+                found = await obstore.get_async(self._store, key)
+            except FileNotFoundError:
+                return False
+            at = 0
+            if found.meta["size"] != len(target):
+                return False
+            async for chunk in found.stream(min_chunk_size=STREAM_CHUNK_BYTES):
+                target[at : at + len(chunk)] = chunk
+                at += len(chunk)
+        return True
 
     def head(self, key: str) -> Head | None:
         """None if there is no such object."""
@@ -96,10 +138,16 @@ class Bucket:
 
     def names(self, prefix: str, *, after: str | None = None) -> list[str]:
         """Names below a prefix, in order; only those after the name `after`."""
+        return [entry.name for entry in self.entries(prefix, after=after)]
+
+    def entries(self, prefix: str, *, after: str | None = None) -> list[Entry]:
+        """The objects below a prefix, in the order of their names; only those after the name `after`."""
         offset = None if after is None else f"{prefix}/{after}"
         with _storage_errors():
-            found = [entry["path"] for chunk in obstore.list(self._store, prefix, offset=offset) for entry in chunk]
-        return sorted(path.removeprefix(f"{prefix}/") for path in found)
+            found = [
+                _entry(prefix, meta) for chunk in obstore.list(self._store, prefix, offset=offset) for meta in chunk
+            ]
+        return sorted(found, key=lambda entry: entry.name)
 
     def _get(self, key: str, *, head: bool) -> Any:
         with _storage_errors():
@@ -123,6 +171,11 @@ def _s3_config(storage: Storage) -> dict[str, Any]:
         "retry_config": _RETRY,
     }
     return {name: value for name, value in config.items() if value is not None}
+
+
+def _entry(prefix: str, meta: Any) -> Entry:
+    modified_ns = int(meta["last_modified"].timestamp()) * 1_000_000_000
+    return Entry(meta["path"].removeprefix(f"{prefix}/"), meta["size"], modified_ns)
 
 
 def _head(found: Any) -> Head:

@@ -25,10 +25,14 @@ class DamagedObject(IngestError):
 
 
 class Refused(IngestError):
-    """A request that is answered with a problem: its code, a sentence, and what else the client should be told."""
+    """A request that is answered with a problem: its code, a sentence, and what else the client should be told.
 
-    def __init__(self, code: str, detail: str, **extra: object) -> None:
+    `extra` becomes members of the problem, `headers` those of the answer.
+    """
+
+    def __init__(self, code: str, detail: str, *, headers: dict[str, str] | None = None, **extra: object) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
+        self.headers = headers or {}
         self.extra = extra

@@ -6,22 +6,20 @@ conflicts/{robot}/{recording}/{stream}/{seq:010d}/{sha256}    other bytes that c
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from dataset_catalog.storage import Storage
 from edge.errors import BadName
 from edge.wire import Kind, SegmentId, check_recording, check_robot, check_stream
 from ingest_serve.bucket import Bucket, Head
-from ingest_serve.errors import DamagedObject, NotStored, StorageUnavailable
+from ingest_serve.errors import DamagedObject, NotStored
 
 LIST_THREADS = 16
-CREATE_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +36,7 @@ class RawObject:
     robot_time_ns: int | None
     key_id: str
     received_ns: int
+    robot_clock: str | None = None  # the field as it came, `edge.wire.RobotClock` reads it
 
     @property
     def key(self) -> str:
@@ -54,7 +53,9 @@ class RawObject:
             "key-id": self.key_id,
             "received-ns": str(self.received_ns),
         }
-        return facts if self.robot_time_ns is None else {**facts, "robot-time-ns": str(self.robot_time_ns)}
+        if self.robot_time_ns is not None:
+            facts["robot-time-ns"] = str(self.robot_time_ns)
+        return facts if self.robot_clock is None else {**facts, "robot-clock": self.robot_clock}
 
     @classmethod
     def from_head(cls, segment: SegmentId, head: Head) -> RawObject:
@@ -73,6 +74,7 @@ class RawObject:
                 robot_time_ns=None if robot_time is None else int(robot_time),
                 key_id=found["key-id"],
                 received_ns=int(found["received-ns"]),
+                robot_clock=found.get("robot-clock"),
             )
         except (KeyError, ValueError) as error:
             raise DamagedObject(f"{segment.key} does not carry a segment's metadata: {error!r}") from error
@@ -94,10 +96,10 @@ class AlreadyStored:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Other bytes are stored under this name; the ones that came are kept at `kept_at`."""
+    """Other bytes are stored under this name; the ones that came, if they came, are kept at `kept_at`."""
 
     stored_sha256: str
-    kept_at: str
+    kept_at: str | None
 
 
 class RawStore:
@@ -112,23 +114,20 @@ class RawStore:
 
     async def put_once(self, raw: RawObject, body: bytes | bytearray) -> Stored | AlreadyStored | Conflict:
         """Durable when it returns. `StorageUnavailable`: nothing is promised, the same call may be made again."""
-        for attempt in range(CREATE_ATTEMPTS):
-            if await self._bucket.create_async(raw.key, body, raw.attributes()):
-                return Stored(raw)
-            # S3 answers 409 while another write of the key is under way, and obstore cannot tell it from 412
-            head = await asyncio.to_thread(self._bucket.head, raw.key)
-            if head is not None:
-                return await self._compare(raw, body, head)
-            await asyncio.sleep(0.05 * 2**attempt)
-        raise StorageUnavailable(f"{raw.key} was neither created nor there, {CREATE_ATTEMPTS} times")
+        head = await self._bucket.create_or_head(raw.key, body, raw.attributes())
+        if head is None:
+            return Stored(raw)
+        outcome = _compare(raw.segment, raw.sha256, head)
+        if isinstance(outcome, Conflict):
+            kept_at = f"{raw.key.replace('raw/', 'conflicts/', 1)}/{raw.sha256}"
+            await self._bucket.create_async(kept_at, body, raw.attributes())
+            return replace(outcome, kept_at=kept_at)
+        return outcome
 
-    async def _compare(self, raw: RawObject, body: bytes | bytearray, head: Head) -> AlreadyStored | Conflict:
-        stored_sha256 = head.attributes.get("sha256", "")
-        if stored_sha256 == raw.sha256:
-            return AlreadyStored(RawObject.from_head(raw.segment, head))
-        kept_at = f"{raw.key.replace('raw/', 'conflicts/', 1)}/{raw.sha256}"
-        await self._bucket.create_async(kept_at, body, raw.attributes())
-        return Conflict(stored_sha256, kept_at)
+    def foresee(self, segment: SegmentId, *, sha256: str) -> AlreadyStored | Conflict | None:
+        """What an upload of these bytes would find stored; None if nothing is."""
+        head = self._bucket.head(segment.key)
+        return None if head is None else _compare(segment, sha256, head)
 
     def head(self, segment: SegmentId) -> RawObject:
         """`NotStored` if there is none."""
@@ -170,6 +169,13 @@ class RawStore:
         after = f"{after_seq:010d}" if after_seq >= 0 else None
         names = self._bucket.names(f"raw/{robot}/{recording}/{stream}", after=after)
         return [int(name) for name in names if re.fullmatch(r"\d{10}", name)]
+
+
+def _compare(segment: SegmentId, sha256: str, head: Head) -> AlreadyStored | Conflict:
+    stored_sha256 = head.attributes.get("sha256", "")
+    if stored_sha256 == sha256:
+        return AlreadyStored(RawObject.from_head(segment, head))
+    return Conflict(stored_sha256, None)
 
 
 def _is_valid(check: Callable[[str], str], name: str) -> bool:

@@ -2,10 +2,11 @@
 
     registry/enrolments/{sha256(token)}.json         who may enrol with this token, and until when
     registry/enrolments/{sha256(token)}.used.json    the one public key that has
-    registry/robots/{robot}/keys/{kid}.json          a key that the robot signs with, and since when it does not count
+    registry/robots/{robot}/keys/{kid}.json          a key that the robot signs with, which key let it in, if one did,
+                                                     and since when it does not count
 
 Every object is created once, so a repeated enrolment after a lost reply finds what it made before; only a revocation
-rewrites one: the object stays, so that no repeated enrolment brings a revoked key back.
+rewrites one: the object stays, so that no repeated enrolment brings a revoked or retired key back.
 """
 
 from __future__ import annotations
@@ -73,6 +74,21 @@ class Registry:
             used = self._read(name)
         if used not in (None, ours):
             raise Refused("enrolment_used", "the enrolment token was used with another key")
+
+    def add_key(self, robot: str, public_key: bytes, *, signed_by: str, now_ns: int) -> Enrolled:
+        """Let a key of the robot count beside that with the id `signed_by`. `Refused` if it is one that was retired."""
+        kid = key_id(public_key)
+        known = {
+            "robot": robot,
+            "key_id": kid,
+            "public_key": _base64(public_key),
+            "enrolled_ns": now_ns,
+            "signed_by": signed_by,
+        }
+        is_new = self._bucket.create(_key(robot, kid), _as_json(known))
+        if not is_new and self.find_key(robot, kid) is None:
+            raise Refused("key_retired", f"key {kid} of robot {robot!r} was retired, and never counts again")
+        return Enrolled(robot, kid, is_new)
 
     def find_key(self, robot: str, kid: str) -> Ed25519PublicKey | None:
         """The robot's key of this id; None if there is none, or it was revoked."""

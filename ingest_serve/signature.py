@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from starlette.requests import Request
 
 from edge.errors import SignatureError
-from edge.signing import token_key_id, verify_request
+from edge.signing import token_key_id, upload_claim, verify_request
+from edge.wire import UPLOAD_COMPLETE_HEADER, UPLOAD_OFFSET_HEADER
 from ingest_serve.errors import Refused
 from ingest_serve.registry import KeyCache
 
@@ -28,14 +29,22 @@ async def check_robot_signature(request: Request, keys: KeyCache, *, robot: str,
 
 def check_signature(request: Request, key: Ed25519PublicKey, *, robot: str, digest: str, now_ns: int) -> None:
     """`SignatureError` unless the holder of `key` made the token for this very request."""
-    token, target = bearer_token(request), signed_target(request)
-    verify_request(token, lambda: key, robot=robot, method=request.method, target=target, digest=digest, now_ns=now_ns)
+    verify_request(
+        bearer_token(request),
+        lambda: key,
+        robot=robot,
+        method=request.method,
+        target=signed_target(request),
+        digest=digest,
+        now_ns=now_ns,
+        upload=signed_upload(request),
+    )
 
 
 def bearer_token(request: Request) -> str:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
-        raise Refused("no_token", "an upload needs Authorization: Bearer <token>")
+        raise Refused("no_token", "the request needs Authorization: Bearer <token>")
     return token
 
 
@@ -44,6 +53,17 @@ def signed_target(request: Request) -> str:
     path: bytes = request.scope["raw_path"]
     query: bytes = request.scope["query_string"]
     return (path + b"?" + query if query else path).decode("latin-1")
+
+
+def signed_digest(request: Request) -> str:
+    """The `Content-Digest` field as it came, "" for a request without."""
+    return request.headers.get("content-digest", "")
+
+
+def signed_upload(request: Request) -> str:
+    """Where a piece goes and whether it is the last, as the token must say it."""
+    headers = request.headers
+    return upload_claim(headers.get(UPLOAD_OFFSET_HEADER, ""), headers.get(UPLOAD_COMPLETE_HEADER, ""))
 
 
 def _check_subject(token: str, robot: str) -> None:

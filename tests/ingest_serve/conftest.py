@@ -13,8 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -31,7 +29,10 @@ from dataset_catalog.storage import Storage
 from edge import signing, wire
 from edge.segment import MAGIC
 from ingest_serve.app import create_app
+from ingest_serve.body import BytesInFlight
 from ingest_serve.bucket import Bucket
+from ingest_serve.errors import StorageUnavailable
+from ingest_serve.problems import PROBLEMS
 from ingest_serve.registry import Registry, invite
 from ingest_serve.settings import IngestSettings
 
@@ -69,7 +70,7 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server = subprocess.Popen(command, env=os.environ | _KEYS, stdout=log, stderr=subprocess.STDOUT)
     endpoint = f"http://127.0.0.1:{http[_WEED_PORTS.index('s3')]}"
     try:
-        wait_until(lambda: _answers(f"{endpoint}/fleetfeed"), limit_s=30)
+        wait_until(lambda: _lists(endpoint), limit_s=60)
         yield endpoint
     finally:
         _end(server)
@@ -104,24 +105,36 @@ def wait_until(condition: Callable[[], bool], *, limit_s: float) -> None:
         time.sleep(0.02)
 
 
-def _answers(url: str) -> bool:
-    """403 is an answer too: the bucket is there and asks who we are."""
+def _lists(endpoint: str) -> bool:
+    """The server answers, lets us in, and has made the bucket."""
     try:
-        urllib.request.urlopen(url, timeout=2).close()
-    except urllib.error.HTTPError as error:
-        return error.code == 403
-    except OSError:
+        Bucket.open(_storage(endpoint, "ready")).names("ready")
+    except StorageUnavailable:
         return False
     return True
+
+
+def _storage(endpoint: str, lake: str) -> Storage:
+    settings = StorageSettings(
+        endpoint_url=endpoint, access_key_id="test", secret_access_key="test-secret", url="s3://fleetfeed"
+    )
+    return Storage.open(f"s3://fleetfeed/{lake}", settings=settings)
+
+
+def refusal(response: requests.Response) -> tuple[int, str]:
+    """Status and code of a problem; fails if the answer is not in the form of one."""
+    assert response.headers["Content-Type"] == wire.PROBLEM_TYPE, response.text
+    problem = response.json()
+    assert problem["status"] == response.status_code == PROBLEMS[problem["code"]].status
+    assert "Traceback" not in response.text
+    assert wire.SERVER_TIME_HEADER in response.headers
+    return response.status_code, problem["code"]
 
 
 @pytest.fixture
 def storage(s3_endpoint: str) -> Storage:
     """An empty lake."""
-    settings = StorageSettings(
-        endpoint_url=s3_endpoint, access_key_id="test", secret_access_key="test-secret", url="s3://fleetfeed"
-    )
-    return Storage.open(f"s3://fleetfeed/ingest-{next(_lakes)}", settings=settings)
+    return _storage(s3_endpoint, f"ingest-{next(_lakes)}")
 
 
 @pytest.fixture
@@ -158,7 +171,7 @@ class Server:
 
     def stored(self) -> list[str]:
         """Every object that an upload may have left."""
-        return [f"{root}/{name}" for root in ("raw", "conflicts") for name in self.bucket.names(root)]
+        return [f"{root}/{name}" for root in ("raw", "conflicts", "uploads") for name in self.bucket.names(root)]
 
     def new_robot(self, robot: str = "g1-001") -> Robot:
         """A robot that has enrolled."""
@@ -187,6 +200,20 @@ def serve(storage: Storage, settings: IngestSettings | None = None) -> Iterator[
 
 
 @pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """How many bytes a server that is started after this holds just now."""
+    made: list[BytesInFlight] = []
+
+    class Watched(BytesInFlight):
+        def __init__(self, max_bytes: int) -> None:
+            super().__init__(max_bytes)
+            made.append(self)
+
+    monkeypatch.setattr("ingest_serve.replica.BytesInFlight", Watched)
+    return lambda: made[-1]._held
+
+
+@pytest.fixture
 def server(storage: Storage) -> Iterator[Server]:
     with serve(storage) as running:
         yield running
@@ -204,6 +231,7 @@ class Upload:
     target: str
     headers: dict[str, str]
     body: bytes
+    method: str = "POST"
 
     def changed(self, **headers: str | None) -> Upload:
         """With other header values; None takes one out. Underscores stand for hyphens."""
@@ -248,13 +276,31 @@ class Robot:
         text = "&".join(f"{name}={value}" for name, value in (right | query).items() if value is not None)
         return f"/v1/robots/{self.name}/{kind}?{text}"
 
-    def token(self, target: str, digest: str, *, method: str = "POST") -> str:
+    @property
+    def kid(self) -> str:
+        return signing.key_id(signing.public_bytes(self.key.public_key()))
+
+    def token(self, target: str, digest: str, *, method: str = "POST", upload: str = "") -> str:
         return signing.sign_request(
-            self.key, robot=self.name, method=method, target=target, digest=digest, now_ns=self.server.clock()
+            self.key,
+            robot=self.name,
+            method=method,
+            target=target,
+            digest=digest,
+            now_ns=self.server.clock(),
+            upload=upload,
         )
 
+    def signed(self, upload: Upload) -> Upload:
+        """The same request with a right signature over what is in it."""
+        headers = upload.headers
+        claim = signing.upload_claim(headers.get("Upload-Offset", ""), headers.get("Upload-Complete", ""))
+        token = self.token(upload.target, headers.get("Content-Digest", ""), method=upload.method, upload=claim)
+        return upload.changed(Authorization=f"Bearer {token}")
+
     def send(self, upload: Upload) -> requests.Response:
-        return requests.post(self.server.url + upload.target, data=upload.body, headers=upload.headers, timeout=30)
+        url = self.server.url + upload.target
+        return requests.request(upload.method, url, data=upload.body, headers=upload.headers, timeout=30)
 
     def enrol(self, token: str, /, **changes: Any) -> requests.Response:
         public = base64.b64encode(signing.public_bytes(self.key.public_key())).decode()

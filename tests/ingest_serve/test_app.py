@@ -17,23 +17,23 @@ from dataset_catalog.settings import StorageSettings
 from dataset_catalog.storage import Storage
 from edge import signing, wire
 from edge.segment import MAGIC
-from ingest_serve.problems import PROBLEMS
 from ingest_serve.raw_store import RawStore
 from ingest_serve.settings import IngestSettings
-from tests.ingest_serve.conftest import BODY, RECORDING, START_NS, Robot, Server, Upload, free_ports, serve, wait_until
+from tests.ingest_serve.conftest import (
+    BODY,
+    RECORDING,
+    START_NS,
+    Robot,
+    Server,
+    Upload,
+    free_ports,
+    refusal,
+    serve,
+    wait_until,
+)
 
 KEY = f"raw/g1-001/{RECORDING}/telemetry/0000000000"
 MP4 = b"\x00\x00\x00\x18ftypisom" + b"\x00" * 100
-
-
-def refusal(response: requests.Response) -> tuple[int, str]:
-    """Status and code of a problem; fails if the answer is not in the form of one."""
-    assert response.headers["Content-Type"] == wire.PROBLEM_TYPE, response.text
-    problem = response.json()
-    assert problem["status"] == response.status_code == PROBLEMS[problem["code"]].status
-    assert "Traceback" not in response.text
-    assert wire.SERVER_TIME_HEADER in response.headers
-    return response.status_code, problem["code"]
 
 
 class TestAcknowledged:
@@ -49,6 +49,14 @@ class TestAcknowledged:
         assert (raw.kind, raw.content_type, raw.robot_time_ns) == ("telemetry", wire.MCAP_TYPE, 1760000000000000007)
         assert (raw.start_ns, raw.end_ns) == (START_NS, START_NS + 10_000_000_000)
         assert raw.key_id == signing.key_id(signing.public_bytes(robot.key.public_key()))
+
+    def test_what_a_robot_tells_of_its_clock_is_kept_with_the_segment(self, server: Server, robot: Robot) -> None:
+        field = wire.RobotClock(-5, 6, 7, 8, "0a-1b").as_field()
+        assert robot.send(robot.upload(seq=0).changed(**{wire.ROBOT_CLOCK_HEADER: field})).status_code == 201
+        assert robot.send(robot.upload(seq=1)).status_code == 201
+        store = RawStore.open(server.storage)
+        raws = [store.head(wire.SegmentId("g1-001", RECORDING, "telemetry", seq)) for seq in (0, 1)]
+        assert [raw.robot_clock for raw in raws] == [field, None]
 
     def test_lost_reply_does_not_duplicate_a_segment(self, server: Server, robot: Robot) -> None:
         robot.send(robot.upload())
@@ -163,6 +171,12 @@ BAD_HEADERS: dict[str, tuple[Callable[[Upload], Upload], int, str]] = {
         400,
         "bad_parameter",
     ),
+    "robot clock is text": (
+        lambda upload: upload.changed(**{wire.ROBOT_CLOCK_HEADER: "fast"}),
+        400,
+        "bad_parameter",
+    ),
+    "robot clock is empty": (lambda upload: upload.changed(**{wire.ROBOT_CLOCK_HEADER: ""}), 400, "bad_parameter"),
     "robot time beyond 2262": (
         lambda upload: upload.changed(**{wire.ROBOT_TIME_HEADER: str(2**63)}),
         400,
@@ -253,14 +267,16 @@ def test_a_body_that_trickles_is_cut_off(storage: Storage) -> None:
         assert server.stored() == []
 
 
-def test_a_full_server_says_when_to_come_again_and_is_free_again_after(storage: Storage) -> None:
+def test_a_full_server_says_when_to_come_again_and_is_free_again_after(
+    storage: Storage, held: Callable[[], int]
+) -> None:
     size = len(BODY)
     limits = IngestSettings(max_telemetry_bytes=size, max_video_bytes=size, max_bytes_in_flight=size, retry_after_s=7)
     with serve(storage, limits) as server:
         robot = server.new_robot()
         with open_request(robot.upload(seq=1).changed(Content_Length=str(size)), server) as connection:
             connection.sendall(BODY[:10])
-            wait_until(lambda: robot.send(robot.upload(seq=2)).status_code == 503, limit_s=5)
+            wait_until(lambda: held() == size, limit_s=20)
             response = robot.send(robot.upload(seq=2))
             assert refusal(response) == (503, "busy")
             assert response.headers["Retry-After"] == "7"

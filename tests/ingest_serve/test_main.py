@@ -76,5 +76,38 @@ def test_openapi_describes_both_uploads(run: Run) -> None:
     code, out, _ = run("openapi")
     assert code == 0
     described = json.loads(out)["paths"]["/v1/robots/{robot}/video"]["post"]
-    assert set(described["requestBody"]["content"]) == {"application/vnd.mcap", "video/mp4"}
+    assert set(described["requestBody"]["content"]) == {
+        "application/vnd.mcap",
+        "video/mp4",
+        "application/vnd.fleetfeed.gap+json",
+    }
     assert "409" in described["responses"]
+
+
+def test_openapi_describes_every_route_with_its_problems(run: Run) -> None:
+    _, out, _ = run("openapi")
+    paths = json.loads(out)["paths"]
+    robot = "/v1/robots/{robot}"
+    expected = {
+        f"{robot}/telemetry": {"post"},
+        f"{robot}/video": {"post"},
+        f"{robot}/uploads/{{upload}}": {"head", "patch", "delete"},
+        f"{robot}/enrol": {"post"},
+        f"{robot}/keys": {"post"},
+        f"{robot}/keys/{{kid}}": {"delete"},
+        "/healthz": {"get"},
+        "/readyz": {"get"},
+    }
+    assert {path: set(methods) for path, methods in paths.items()} == expected
+    patch = paths[f"{robot}/uploads/{{upload}}"]["patch"]
+    assert {"Upload-Offset", "Upload-Complete", "Content-Digest"} <= {one["name"] for one in patch["parameters"]}
+    assert {"200", "201", "204", "409"} <= set(patch["responses"])
+    assert "offset_mismatch" in patch["responses"]["409"]["description"]
+
+
+def test_uploads_that_nobody_goes_on_with_are_removed_when_asked(run: Run, bucket: Bucket) -> None:
+    bucket.create("uploads/g1-001/0123456789abcdef0123456789abcdef/creation", b"{}")
+    code, out, _ = run("expire")
+    assert (code, out) == (0, "removed 0 unfinished uploads to which nothing was added for 7 days\n")
+    assert len(bucket.names("uploads")) == 1
+    assert run("expire", "--days", "0")[0] == 2

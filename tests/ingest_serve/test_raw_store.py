@@ -14,7 +14,7 @@ import pytest
 
 from dataset_catalog.errors import StorageError
 from dataset_catalog.storage import Storage
-from edge.wire import MCAP_TYPE, SegmentId
+from edge.wire import MCAP_TYPE, RobotClock, SegmentId
 from ingest_serve.bucket import Bucket
 from ingest_serve.errors import DamagedObject, NotStored, StorageUnavailable
 from ingest_serve.raw_store import AlreadyStored, Conflict, RawObject, RawStore, Stored
@@ -47,8 +47,11 @@ def store(storage: Storage) -> RawStore:
 
 
 @pytest.mark.parametrize("robot_time_ns", [None, 1_760_000_000_000_000_001])
-def test_a_segment_reads_back_with_all_that_is_known_of_it(store: RawStore, robot_time_ns: int | None) -> None:
-    raw = replace(raw_object(b"abc"), robot_time_ns=robot_time_ns)
+@pytest.mark.parametrize("robot_clock", [None, RobotClock(-5, 6, 7, 8, "0a-1b").as_field()])
+def test_a_segment_reads_back_with_all_that_is_known_of_it(
+    store: RawStore, robot_time_ns: int | None, robot_clock: str | None
+) -> None:
+    raw = replace(raw_object(b"abc"), robot_time_ns=robot_time_ns, robot_clock=robot_clock)
     assert put(store, b"abc", raw) == Stored(raw)
     assert store.head(raw.segment) == raw
     assert store.read(raw.segment) == (raw, b"abc")
@@ -71,6 +74,15 @@ def test_other_bytes_are_kept_beside_what_is_stored(store: RawStore, bucket: Buc
     kept = bucket.read(kept_at)
     assert kept is not None
     assert kept[1] == b"other"
+
+
+def test_what_an_upload_would_find_is_foreseen(store: RawStore, bucket: Bucket) -> None:
+    raw, other = raw_object(b"abc"), raw_object(b"other")
+    assert store.foresee(raw.segment, sha256=raw.sha256) is None
+    put(store, b"abc")
+    assert store.foresee(raw.segment, sha256=raw.sha256) == AlreadyStored(raw)
+    assert store.foresee(raw.segment, sha256=other.sha256) == Conflict(raw.sha256, None)
+    assert bucket.names("conflicts") == []
 
 
 def test_one_of_many_writers_of_a_segment_stores_it(store: RawStore) -> None:

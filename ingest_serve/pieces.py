@@ -1,0 +1,159 @@
+"""The layout of unfinished uploads in the bucket, writer and reader together: every piece is one object, written once.
+
+uploads/{robot}/{id}/creation          what was said of the whole when the upload was created, as JSON
+uploads/{robot}/{id}/{offset:012d}     the bytes from this offset on, stored only whole and verified
+
+The upload's offset is where its pieces end that follow one another from 0 on, so any replica knows it from a listing.
+An id names a target and the SHA-256 of the whole (`edge.wire.upload_id`): what is left of an earlier try is of the same
+bytes, and may be built on. Without `creation` there is no upload, so that goes first when one is removed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from edge.wire import Kind, SegmentId
+from ingest_serve.bucket import Bucket, Entry
+from ingest_serve.errors import DamagedObject
+from ingest_serve.raw_store import RawObject
+
+MAX_PIECES = 4096
+_UPLOAD_ID = re.compile(r"[0-9a-f]{32}")
+_OFFSET = re.compile(r"\d{12}")
+_CREATION = "creation"
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """What a robot said of the whole: `length` in bytes, `sha256` in hex, `robot_clock` the field as it came."""
+
+    segment: SegmentId
+    kind: Kind
+    content_type: str
+    length: int
+    sha256: str
+    start_ns: int
+    end_ns: int
+    robot_clock: str | None
+
+    def as_bytes(self) -> bytes:
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+    @classmethod
+    def parse(cls, body: bytes) -> Creation:
+        """`DamagedObject` unless it is one that we wrote."""
+        try:
+            fields: dict[str, Any] = json.loads(body)
+            return cls(**{**fields, "segment": SegmentId(**fields["segment"])})
+        except (ValueError, LookupError, TypeError) as error:
+            raise DamagedObject(f"what was said at an upload's creation cannot be read: {error!r}") from error
+
+    def raw(self, *, key_id: str, robot_time_ns: int | None, robot_clock: str | None, received_ns: int) -> RawObject:
+        """The raw object that the pieces become; the rest is of the request that brings the last one."""
+        return RawObject(
+            segment=self.segment,
+            kind=self.kind,
+            content_type=self.content_type,
+            bytes=self.length,
+            sha256=self.sha256,
+            start_ns=self.start_ns,
+            end_ns=self.end_ns,
+            robot_time_ns=robot_time_ns,
+            key_id=key_id,
+            received_ns=received_ns,
+            robot_clock=robot_clock or self.robot_clock,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """An upload as it stands: `sizes` of its pieces, which follow one another from offset 0 on."""
+
+    creation: Creation
+    sizes: tuple[int, ...]
+
+    @property
+    def offset(self) -> int:
+        return sum(self.sizes)
+
+    def longer(self, size: int) -> Unfinished:
+        """The same with one more piece; an empty one is never stored, and changes nothing."""
+        return replace(self, sizes=(*self.sizes, size)) if size else self
+
+
+class Pieces:
+    """Keeps the pieces of unfinished uploads. What is not async blocks: an async caller takes it to a thread."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+
+    def create(self, robot: str, upload: str, creation: Creation) -> bool:
+        """Begin an upload. False: it was begun before, and what was said then stands."""
+        return self._bucket.create(f"{_prefix(robot, upload)}/{_CREATION}", creation.as_bytes())
+
+    def find(self, robot: str, upload: str) -> Unfinished | None:
+        """The upload as it stands now; None if it was never created, is done, or was given up."""
+        if not _UPLOAD_ID.fullmatch(upload):
+            return None
+        sizes = tuple(_chain(self._bucket.entries(_prefix(robot, upload))))
+        found = self._bucket.read(f"{_prefix(robot, upload)}/{_CREATION}")  # after the listing: this is removed first
+        return None if found is None else Unfinished(Creation.parse(found[1]), sizes)
+
+    async def add(self, robot: str, upload: str, body: bytes, *, offset: int, sha256: str) -> bool:
+        """Store one piece; durable when it returns True. False: other bytes stand at this offset."""
+        head = await self._bucket.create_or_head(_piece(robot, upload, offset), body, {"sha256": sha256})
+        return head is None or head.attributes.get("sha256") == sha256
+
+    async def join(self, robot: str, upload: str, sizes: Iterable[int]) -> bytearray | None:
+        """The pieces' bytes one after another; None if one is gone meanwhile."""
+        sizes = tuple(sizes)
+        whole, offset = bytearray(sum(sizes)), 0
+        with memoryview(whole) as view:
+            for size in sizes:
+                target = view[offset : offset + size]
+                if not await self._bucket.read_into(_piece(robot, upload, offset), target):
+                    return None
+                offset += size
+        return whole
+
+    def remove(self, robot: str, upload: str) -> None:
+        """Everything of an upload; repeated, it finishes what was cut off."""
+        self._clear(_prefix(robot, upload))
+
+    def expire(self, *, before_ns: int) -> int:
+        """Remove the uploads to which nothing was added since `before_ns`; how many they were."""
+        newest_ns: dict[str, int] = {}
+        for entry in self._bucket.entries("uploads"):
+            upload = entry.name.rpartition("/")[0]
+            newest_ns[upload] = max(entry.modified_ns, newest_ns.get(upload, 0))
+        old = [upload for upload, modified_ns in newest_ns.items() if modified_ns < before_ns]
+        for upload in old:
+            self._clear(f"uploads/{upload}")
+        return len(old)
+
+    def _clear(self, prefix: str) -> None:
+        self._bucket.delete(f"{prefix}/{_CREATION}")
+        pieces = self._bucket.names(prefix)
+        if pieces:
+            self._bucket.delete(*(f"{prefix}/{name}" for name in pieces))
+
+
+def _chain(entries: Iterable[Entry]) -> Iterator[int]:
+    """The sizes of the pieces that follow one another from 0 on."""
+    by_offset = {int(entry.name): entry.size for entry in entries if _OFFSET.fullmatch(entry.name)}
+    offset = 0
+    while size := by_offset.get(offset, 0):
+        yield size
+        offset += size
+
+
+def _prefix(robot: str, upload: str) -> str:
+    return f"uploads/{robot}/{upload}"
+
+
+def _piece(robot: str, upload: str, offset: int) -> str:
+    return f"{_prefix(robot, upload)}/{offset:012d}"

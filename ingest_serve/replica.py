@@ -1,0 +1,58 @@
+"""What the handlers of one replica share: the bucket, the keys, the bounds, and the last step of every upload."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from edge.wire import GAP_TYPE, Receipt, SegmentId
+from ingest_serve.body import BytesInFlight, check_form, check_gap
+from ingest_serve.bucket import Bucket
+from ingest_serve.errors import Refused
+from ingest_serve.pieces import Pieces
+from ingest_serve.raw_store import AlreadyStored, Conflict, RawObject, RawStore, Stored
+from ingest_serve.registry import KeyCache, Registry
+from ingest_serve.settings import IngestSettings
+from ingest_serve.signature import check_robot_signature
+
+log = logging.getLogger(__name__)
+
+Clock = Callable[[], int]
+
+
+class Replica:
+    """One process's share of the service. The bucket is the only state; what is kept here may be lost."""
+
+    def __init__(self, bucket: Bucket, settings: IngestSettings, clock: Clock) -> None:
+        self.bucket = bucket
+        self.store = RawStore(bucket)
+        self.pieces = Pieces(bucket)
+        self.registry = Registry(bucket)
+        self.in_flight = BytesInFlight(settings.max_bytes_in_flight)
+        self.settings = settings
+        self.clock = clock
+        self._keys = KeyCache(self.registry, lifetime_s=settings.key_cache_s)
+
+    async def signer(self, request: Request, robot: str, *, digest: str) -> str:
+        """The id of the robot's key that signed this very request, whose `Content-Digest` field is `digest`."""
+        return await check_robot_signature(request, self._keys, robot=robot, digest=digest, now_ns=self.clock())
+
+    async def store_whole(self, raw: RawObject, body: bytes | bytearray) -> Response:
+        """Store a verified body once and answer with its receipt. `Refused` if it may not stand under its name."""
+        check_form(body, raw.content_type)
+        if raw.content_type == GAP_TYPE:
+            check_gap(body, seq=raw.segment.seq, start_ns=raw.start_ns, end_ns=raw.end_ns)
+        return self.receipt(await self.store.put_once(raw, body), raw.segment, sha256=raw.sha256)
+
+    def receipt(self, outcome: Stored | AlreadyStored | Conflict, segment: SegmentId, *, sha256: str) -> Response:
+        """201 or 200 with a receipt; `Refused("conflict")` where other bytes are stored."""
+        if isinstance(outcome, Conflict):
+            log.warning("conflict: %s is stored as %s, now came %s", segment.key, outcome.stored_sha256, sha256)
+            detail = f"{segment.key} is stored with other bytes"
+            raise Refused("conflict", detail, stored_sha256=outcome.stored_sha256)
+        already = isinstance(outcome, AlreadyStored)
+        receipt = Receipt(segment.key, sha256, outcome.raw.bytes, self.clock(), already)
+        return JSONResponse(receipt.as_json(), 200 if already else 201)

@@ -1,0 +1,141 @@
+"""The layout of unfinished uploads: pieces that follow one another from 0 on count, whatever else lies there."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.wire import MCAP_TYPE, SegmentId
+from ingest_serve.bucket import Bucket, Entry
+from ingest_serve.errors import DamagedObject
+from ingest_serve.pieces import Creation, Pieces, Unfinished, _chain
+from ingest_serve.raw_store import RawStore
+
+RECORDING = "01J00000000000000000000000"
+ID = "0123456789abcdef" * 2
+CREATION = Creation(
+    segment=SegmentId("g1-001", RECORDING, "head_camera", 7),
+    kind="video",
+    content_type=MCAP_TYPE,
+    length=10,
+    sha256=hashlib.sha256(b"0123456789").hexdigest(),
+    start_ns=10,
+    end_ns=20,
+    robot_clock='offset-ns=1, boot="é"',
+)
+
+
+@pytest.fixture
+def pieces(bucket: Bucket) -> Pieces:
+    return Pieces(bucket)
+
+
+def add(pieces: Pieces, body: bytes, offset: int, *, upload: str = ID) -> bool:
+    sha256 = hashlib.sha256(body).hexdigest()
+    return asyncio.run(pieces.add("g1-001", upload, body, offset=offset, sha256=sha256))
+
+
+def test_what_was_said_at_the_creation_comes_back_and_stands(pieces: Pieces) -> None:
+    assert pieces.find("g1-001", ID) is None
+    assert pieces.create("g1-001", ID, CREATION)
+    later = Creation.parse(CREATION.as_bytes().replace(b'"length": 10', b'"length": 11'))
+    assert later.length == 11
+    assert not pieces.create("g1-001", ID, later)
+    assert pieces.find("g1-001", ID) == Unfinished(CREATION, ())
+
+
+def test_pieces_in_order_are_joined(pieces: Pieces, bucket: Bucket) -> None:
+    pieces.create("g1-001", ID, CREATION)
+    for offset, body in ((0, b"0123"), (4, b"4"), (5, b"56789")):
+        assert add(pieces, body, offset)
+    found = pieces.find("g1-001", ID)
+    assert found == Unfinished(CREATION, (4, 1, 5))
+    assert found.offset == 10
+    assert asyncio.run(pieces.join("g1-001", ID, found.sizes)) == b"0123456789"
+    assert bucket.names(f"uploads/g1-001/{ID}") == ["000000000000", "000000000004", "000000000005", "creation"]
+
+
+def test_a_piece_is_stored_once_and_knows_its_own_bytes_again(pieces: Pieces) -> None:
+    pieces.create("g1-001", ID, CREATION)
+    assert [add(pieces, body, 0) for body in (b"0123", b"0123", b"012", b"0124")] == [True, True, False, False]
+    found = pieces.find("g1-001", ID)
+    assert found is not None
+    assert found.offset == 4
+
+
+@given(st.dictionaries(st.integers(0, 40), st.integers(0, 10)))
+def test_the_offset_is_where_a_walk_from_0_comes_to_a_hole(sizes: dict[int, int]) -> None:
+    entries = [Entry(f"{offset:012d}", size, 0) for offset, size in sizes.items()]
+    chain = list(_chain([*entries, Entry("creation", 5, 0), Entry("7", 3, 0), Entry("notes", 3, 0)]))
+    end = sum(chain)
+    assert all(sizes[sum(chain[:n])] == size > 0 for n, size in enumerate(chain))
+    assert not sizes.get(end)  # nothing, or an empty piece, stands where the chain ends
+
+
+def test_a_piece_that_is_gone_or_changed_when_the_whole_is_joined_is_noticed(pieces: Pieces, bucket: Bucket) -> None:
+    pieces.create("g1-001", ID, CREATION)
+    add(pieces, b"01234", 0)
+    add(pieces, b"56789", 5)
+    bucket.delete(f"uploads/g1-001/{ID}/{5:012d}")
+    assert asyncio.run(pieces.join("g1-001", ID, (5, 5))) is None
+    add(pieces, b"5678", 5)
+    assert asyncio.run(pieces.join("g1-001", ID, (5, 5))) is None
+
+
+def test_a_removed_upload_leaves_nothing_and_may_be_removed_again(pieces: Pieces, bucket: Bucket) -> None:
+    other = ID.replace("0", "f")
+    for upload in (ID, other):
+        pieces.create("g1-001", upload, CREATION)
+        add(pieces, b"0123", 0, upload=upload)
+    for _ in range(2):
+        pieces.remove("g1-001", ID)
+        assert pieces.find("g1-001", ID) is None
+    assert bucket.names("uploads") == [f"g1-001/{other}/000000000000", f"g1-001/{other}/creation"]
+
+
+def test_more_pieces_than_one_listing_names_are_found_and_removed(pieces: Pieces, bucket: Bucket) -> None:
+    async def many() -> None:
+        sha256 = hashlib.sha256(b"x").hexdigest()
+        adding = (pieces.add("g1-001", ID, b"x", offset=offset, sha256=sha256) for offset in range(1010))
+        assert all(await asyncio.gather(*adding))
+
+    pieces.create("g1-001", ID, CREATION)
+    asyncio.run(many())
+    found = pieces.find("g1-001", ID)
+    assert found is not None
+    assert found.offset == 1010
+    pieces.remove("g1-001", ID)
+    assert bucket.names("uploads") == []
+
+
+def test_only_uploads_that_nobody_goes_on_with_expire(pieces: Pieces, bucket: Bucket) -> None:
+    pieces.create("g1-001", ID, CREATION)
+    add(pieces, b"0123", 0)
+    now_ns = time.time_ns()
+    assert pieces.expire(before_ns=now_ns - 3600 * 10**9) == 0
+    assert pieces.find("g1-001", ID) is not None
+    assert pieces.expire(before_ns=now_ns + 3600 * 10**9) == 1
+    assert bucket.names("uploads") == []
+    assert pieces.expire(before_ns=now_ns + 3600 * 10**9) == 0
+
+
+@pytest.mark.parametrize("upload", ["", "..", ID.upper(), ID[:-1], ID + "0", f"../g1-002/{ID}", ID + "\n"])
+def test_an_id_of_another_form_never_becomes_a_path(pieces: Pieces, upload: str) -> None:
+    assert pieces.find("g1-001", upload) is None
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", CREATION.as_bytes().replace(b'"kind"', b'"sort"')])
+def test_a_creation_that_cannot_be_read_is_damaged(body: bytes) -> None:
+    with pytest.raises(DamagedObject):
+        Creation.parse(body)
+
+
+def test_unfinished_uploads_are_no_streams(pieces: Pieces, bucket: Bucket) -> None:
+    pieces.create("g1-001", ID, CREATION)
+    add(pieces, b"0123", 0)
+    assert RawStore(bucket).list_streams() == []
