@@ -10,6 +10,7 @@ Machines are shared and noisy: what is compared runs in turns, and medians and r
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import sys
 import threading
@@ -75,7 +76,8 @@ def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
 def percentile(values: Sequence[float], percent: float) -> float:
     """The smallest value that at least `percent` % of all do not exceed."""
     ordered = sorted(values)
-    return ordered[max(0, -int(-len(ordered) * percent // 100) - 1)]
+    place = math.ceil(round(len(ordered) * percent / 100, 6))  # 99.9 is no binary fraction
+    return ordered[max(place, 1) - 1]
 
 
 def tree_cpu_s(pid: int) -> float:
