@@ -101,7 +101,6 @@ class LosingDisk(Disk):
     def rmdir(self, path: Path) -> None:
         with self.lock:
             folder, inode = self._find(path)
-            self._notice(_known(inode, path), path)
             super().rmdir(path)
             self.record(RemovedFolder(_known(inode, path), folder, path.name))
 

@@ -24,9 +24,12 @@ class TakingServer:
 
     def __init__(self) -> None:
         self.expects, self.answer = 100_000, b"a" * 50_000
+        self.reads = threading.Event()
+        self.reads.set()
         self.came: list[bytearray] = []
         self.was_reset: list[bool | None] = []
         self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # connections that it accepts have it too
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -42,6 +45,7 @@ class TakingServer:
 
     def _take(self, connection: socket.socket, number: int) -> None:
         connection.settimeout(LIMIT_S)
+        self.reads.wait(LIMIT_S)
         with connection:
             try:
                 while len(self.came[number]) < self.expects and (piece := connection.recv(MIB)):
@@ -119,6 +123,17 @@ def test_the_server_has_exactly_the_bytes_before_the_cut(server: TakingServer, p
     assert server.came == [body[:after]]
     assert [(one.up, one.down, one.was_cut) for one in proxy.connections] == [(after, 0, True)]
     assert ask(proxy, body) == (server.answer, False), "the next connection passes"
+
+
+def test_a_cut_waits_for_a_server_that_is_slow_to_read(server: TakingServer, proxy: CuttingProxy) -> None:
+    server.reads.clear()
+    proxy.cut(up=90_000)
+    with connect(proxy) as client:
+        client.sendall(b"x" * 100_000)
+        until(lambda: proxy.up_bytes == 90_000)
+        server.reads.set()
+        until(lambda: server.was_reset == [True])
+    assert len(server.came[0]) == 90_000
 
 
 @pytest.mark.parametrize("after", [0, 1, 12, 49_999])

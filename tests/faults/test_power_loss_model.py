@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -129,6 +130,28 @@ def test_within_one_sector_a_later_write_is_not_there_without_the_earlier_one(
     disk.sync_folder(root)
     shown = {(state["a"] or b"").rstrip(b"\0") for state in states(disk)}
     assert shown == {b"", b"1", b"12", b"123"}
+
+
+def test_sectors_may_be_of_different_times(disk: LosingDisk, root: Path, states: States) -> None:
+    with disk.create(root / "a") as file:
+        for letter in b"123":
+            file.seek(0)
+            file.write(bytes([letter]) * 2 * SECTOR_BYTES)
+            file.flush()
+    disk.sync_folder(root)
+    halves = {(state["a"] or b"\0")[:1] + (state["a"] or b"\0")[-1:] for state in states(disk)}
+    assert halves & {b"12", b"13", b"23"}, "the first sector older than the second"
+
+
+def test_everything_not_synced_may_be_lost_at_once(disk: LosingDisk, root: Path, states: States) -> None:
+    disk.write_file(root / "a", b"s" * 700)
+    with disk.open_append(root / "a") as file:
+        for _ in range(200):
+            file.write(b"n" * 300)
+            file.flush()
+    found = [state["a"] for state in states(disk)]
+    assert b"s" * 700 in found
+    assert b"s" * 700 + b"n" * 60_000 in found
 
 
 def test_the_size_may_have_grown_without_the_data(disk: LosingDisk, root: Path, states: States) -> None:
@@ -337,6 +360,15 @@ def test_files_read_seek_append_and_truncate_as_real_ones(disk: LosingDisk, root
     assert strays(disk) == set()
 
 
+def test_two_who_append_to_one_file_are_told_apart(disk: LosingDisk, root: Path) -> None:
+    with disk.open_append(root / "a") as one, disk.open_append(root / "a") as other:
+        for file in (one, other, one):
+            file.write(b"12345")
+            file.flush()
+    assert (root / "a").stat().st_size == 15
+    assert strays(disk) == set()
+
+
 def test_many_threads_leave_a_log_that_explains_the_disk(disk: LosingDisk, root: Path) -> None:
     def work(number: int) -> None:
         folder = root / f"f{number % 3}"
@@ -351,6 +383,24 @@ def test_many_threads_leave_a_log_that_explains_the_disk(disk: LosingDisk, root:
     assert strays(disk) == set()
     assert len([one for one in disk.log.operations if isinstance(one, SyncedFolder)]) >= 8 * 20
     assert sum(len(one.data) for one in disk.log.operations if isinstance(one, Wrote)) >= 8 * 20 * 700
+
+
+def test_many_threads_that_append_to_one_file_are_told_apart(disk: LosingDisk, root: Path) -> None:
+    def work(number: int) -> None:
+        with disk.open_append(root / "a") as file:
+            for _ in range(200):
+                file.write(bytes([number]) * 3)
+                file.flush()
+
+    usual_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(work, range(4)))
+    finally:
+        sys.setswitchinterval(usual_s)
+    assert (root / "a").stat().st_size == 4 * 200 * 3
+    assert strays(disk) == set()
 
 
 # -- laws ------------------------------------------------------------------------------------------------------
