@@ -26,12 +26,12 @@ Not modelled: bytes that rot, disks that lie about a flush, file modes and times
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.faults.disk_log import ROOT, Log, NameOperation, Names, Operation, rename_in
 from tests.faults.losing_disk import LosingDisk
-from tests.faults.surviving_bytes import Files, surviving_bytes
+from tests.faults.surviving_bytes import Files, surviving_bytes, whole_bytes
 from tests.faults.surviving_names import surviving_names
 
 
@@ -41,19 +41,34 @@ def after_power_loss(log: Log, target: Path, *, seed: int, at_operation: int | N
     `at_operation` counts from the log's beginning: `log.start` is the moment the disk was made, `len(log)`, also the
     default, the end. The same log, seed and operation give the same state.
     """
+    operations = _until(log, at_operation)
+    dice = random.Random(f"{seed}/{len(operations)}")
+    names = surviving_names(operations, dice)
+    files = Files.of(operations)
+    _build(target, names, files, lambda inode: surviving_bytes(files.changes[inode], files.durable, dice))
+
+
+def after_kill(log: Log, target: Path, *, at_operation: int | None = None) -> None:
+    """Build what SIGKILL leaves after `at_operation` operations: all of them, for the kernel lives on."""
+    operations = _until(log, at_operation)
+    files = Files.of(operations)
+    _build(target, _all_names(operations), files, lambda inode: whole_bytes(files.changes[inode]))
+
+
+def _until(log: Log, at_operation: int | None) -> Sequence[Operation]:
     at = len(log) if at_operation is None else at_operation
     if not log.start <= at <= len(log):
         raise ValueError(f"at_operation must be within {log.start}..{len(log)}, got {at}")
+    return log.operations[:at]
+
+
+def _build(target: Path, names: Names, files: Files, content: Callable[[int], bytes]) -> None:
     target.mkdir(parents=True, exist_ok=True)
     if any(target.iterdir()):
         raise ValueError(f"{target} must be empty")
-    dice = random.Random(f"{seed}/{at}")
-    operations = log.operations[:at]
-    names = surviving_names(operations, dice)
-    files = Files.of(operations)
     for path, inode in _walk(names, ROOT, target):
         if inode in files.modes:
-            path.write_bytes(surviving_bytes(files.changes[inode], files.durable, dice))
+            path.write_bytes(content(inode))
             path.chmod(files.modes[inode])
         else:
             path.mkdir()
@@ -67,16 +82,20 @@ def strays(disk: LosingDisk) -> set[str]:
 
 
 def _all_kept(operations: Sequence[Operation]) -> dict[str, bytes | None]:
-    """The state without a power loss: the bytes of each file by its path from the root, None for a folder."""
+    """The bytes of each file by its path from the root, None for a folder."""
+    files = Files.of(operations)
+    return {
+        str(path): whole_bytes(files.changes[inode]) if inode in files.modes else None
+        for path, inode in _walk(_all_names(operations), ROOT, Path())
+    }
+
+
+def _all_names(operations: Sequence[Operation]) -> Names:
     names: Names = {ROOT: {}}
     for operation in operations:
         if isinstance(operation, NameOperation):
             rename_in(names, operation)
-    files, all_of_it, dice = Files.of(operations), set(range(len(operations))), random.Random(0)
-    return {
-        str(path): surviving_bytes(files.changes[inode], all_of_it, dice) if inode in files.modes else None
-        for path, inode in _walk(names, ROOT, Path())
-    }
+    return names
 
 
 def _tree(root: Path) -> dict[str, bytes | None]:

@@ -39,6 +39,11 @@ class Files:
         return files
 
 
+def whole_bytes(indexed: Sequence[tuple[int, Change]]) -> bytes:
+    """A file's bytes after all of its changes."""
+    return _built([change for _, change in indexed], len(indexed), {})
+
+
 def surviving_bytes(indexed: Sequence[tuple[int, Change]], durable: set[int], dice: random.Random) -> bytes:
     """A file's bytes after a possible part of its changes."""
     changes = [change for _, change in indexed]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from edge.disk import Disk, read_lines
 from tests.faults.disk_log import SyncedFolder, Wrote
 from tests.faults.losing_disk import LosingDisk
-from tests.faults.power_loss import after_power_loss, strays
+from tests.faults.power_loss import after_kill, after_power_loss, strays
 from tests.faults.surviving_bytes import SECTOR_BYTES
 
 SEEDS = range(150)
@@ -308,6 +308,17 @@ def test_what_was_said_before_the_power_went_is_known(disk: LosingDisk, root: Pa
     assert disk.log.promised(at - 1) == []
     assert disk.log.promised(len(disk.log) - 1) == ["a"]
     assert disk.log.promised(len(disk.log)) == ["a", "b"]
+
+
+def test_a_kill_loses_nothing_that_was_done(disk: LosingDisk, root: Path, tmp_path: Path) -> None:
+    _write(disk, root / "a", b"not synced", sync=False)
+    disk.rename(root / "a", root / "b")
+    at = len(disk.log)
+    disk.unlink(root / "b")
+    after_kill(disk.log, tmp_path / "before", at_operation=at)
+    after_kill(disk.log, tmp_path / "after")
+    assert _tree(tmp_path / "before") == {"b": b"not synced"}
+    assert _tree(tmp_path / "after") == {}
 
 
 def test_a_moment_outside_the_log_and_a_folder_in_use_are_refused(disk: LosingDisk, root: Path, tmp_path: Path) -> None:
