@@ -10,6 +10,8 @@ import pytest
 from tests.faults.campaign import is_soak
 from tests.faults.small_file_system import small_file_system
 
+pytest.register_assert_rewrite("tests.faults.recorded")  # its assertions tell their values, as a test's do
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
