@@ -5,10 +5,12 @@ EdgeError
 ├── GapError                      bytes or numbers that are no gap record
 ├── SegmentError                  bytes that are not a readable MCAP segment
 ├── SpoolError                    the spool folder cannot be used as asked
+├── AgentRuns                     another agent works on the same folder
 ├── RecorderClosed                a reading came after `close()`
 ├── EncodeError                   a camera picture could not be encoded
 ├── SignatureError                a request's token does not fit the request
 ├── NotEnrolled                   the robot has no key the server knows
+├── RotationError                 the robot's key could not be replaced now; it keeps one that counts
 └── UploadError                   the server refused an upload for good, or could not be reached in the bounded time
 """
 
@@ -33,6 +35,10 @@ class SpoolError(EdgeError):
     """The spool folder cannot be used as asked."""
 
 
+class AgentRuns(EdgeError):
+    """Another agent works on the same folder."""
+
+
 class RecorderClosed(EdgeError):
     """A reading came after `close()`."""
 
@@ -51,6 +57,14 @@ class SignatureError(EdgeError):
 
 class NotEnrolled(EdgeError):
     """The robot has no key that the server knows."""
+
+
+class RotationError(EdgeError):
+    """The robot's key could not be replaced now; it keeps one that counts. `code` is the problem code of the server."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
 
 
 class UploadError(EdgeError):
