@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import time
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from edge.wire import MCAP_TYPE, SegmentId
 from ingest_serve.bucket import Bucket, Entry
-from ingest_serve.errors import DamagedObject
+from ingest_serve.errors import DamagedObject, StorageUnavailable
 from ingest_serve.pieces import Creation, Pieces, Unfinished, _chain
 from ingest_serve.raw_store import RawStore
 
@@ -96,6 +97,27 @@ def test_a_removed_upload_leaves_nothing_and_may_be_removed_again(pieces: Pieces
         pieces.remove("g1-001", ID)
         assert pieces.find("g1-001", ID) is None
     assert bucket.names("uploads") == [f"g1-001/{other}/000000000000", f"g1-001/{other}/creation"]
+
+
+def test_a_removal_that_is_cut_off_leaves_no_upload_that_has_lost_its_beginning(
+    pieces: Pieces, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delete, calls = bucket.delete, itertools.count(1)
+
+    def cut_off(*keys: str) -> None:
+        if next(calls) > 1:
+            raise StorageUnavailable("connection refused")
+        delete(*keys)
+
+    pieces.create("g1-001", ID, CREATION)
+    add(pieces, b"0123", 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(bucket, "delete", cut_off)
+        with pytest.raises(StorageUnavailable):
+            pieces.remove("g1-001", ID)
+    assert pieces.find("g1-001", ID) is None
+    pieces.remove("g1-001", ID)
+    assert bucket.names("uploads") == []
 
 
 def test_more_pieces_than_one_listing_names_are_found_and_removed(pieces: Pieces, bucket: Bucket) -> None:

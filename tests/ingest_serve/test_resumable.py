@@ -17,7 +17,7 @@ from ingest_serve.errors import StorageUnavailable
 from ingest_serve.raw_store import RawObject, RawStore
 from ingest_serve.settings import IngestSettings
 from tests.ingest_serve.conftest import RECORDING, Robot, Server, refusal, serve
-from tests.ingest_serve.resuming import BODY, SIZE, Resuming, digest_of
+from tests.ingest_serve.resuming import BODY, SIZE, Resuming, digest_of, half_sent
 
 KEY = f"raw/g1-001/{RECORDING}/telemetry/0000000000"
 CUTS = [0, 100, 101, 600, SIZE]
@@ -188,6 +188,12 @@ class TestLostReplies:
             response = upload.create(body)
             assert (response.status_code, response.json()["offset"]) == (201, 100)
         assert len(server.stored()) == 2  # what was said, and one piece
+
+    def test_a_repeated_creation_is_answered_before_its_body_has_come(self, server: Server, upload: Resuming) -> None:
+        creation = upload.creation(BODY[:100])
+        assert upload.robot.send(creation).status_code == 201
+        with half_sent(creation, server, sent=10) as connection:
+            assert connection.recv(4096).startswith(b"HTTP/1.1 201")
 
     def test_a_creation_without_a_piece_may_be_repeated_with_one(self, upload: Resuming) -> None:
         assert [upload.create(body).json()["offset"] for body in (b"", b"", BODY[:7], b"")] == [0, 0, 7, 7]

@@ -320,14 +320,17 @@ class TestBounds:
     def test_a_piece_counts_while_it_arrives(self, narrow: Server, held: Callable[[], int]) -> None:
         robot = narrow.new_robot()
         upload, other = Resuming(robot, BODY), Resuming(robot, BODY, seq=1)
-        upload.create()
         other.create()
-        with half_sent(upload.piece(0, SIZE), narrow, sent=10) as connection:
+        with half_sent(upload.creation(BODY[:SIZE]), narrow, sent=10) as connection:
             wait_until(lambda: held() == SIZE, limit_s=20)
             assert refusal(other.append(0, 1)) == (503, "busy")
             connection.sendall(BODY[10:])
+            assert connection.recv(4096).startswith(b"HTTP/1.1 201")
+        with half_sent(other.piece(0, SIZE - 1), narrow, sent=10) as connection:
+            wait_until(lambda: held() == SIZE - 1, limit_s=20)
+            assert refusal(Resuming(robot, BODY, seq=2).create(BODY[:2])) == (503, "busy")
+            connection.sendall(BODY[10 : SIZE - 1])
             assert connection.recv(4096).startswith(b"HTTP/1.1 204")
-        assert other.append(0, 1).status_code == 204
         assert held() == 0
 
     def test_the_whole_counts_while_it_is_joined_and_is_free_again_after(
