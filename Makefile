@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo demo-real test check lint types format clean bench-edge
+.PHONY: install demo demo-real test soak check lint types format clean bench-edge
 
 install: $(INSTALLED)
 
@@ -45,6 +45,10 @@ types: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The fault campaigns of the tests with all their trials: hours. FLEETFEED_SEED=n replays one; ARGS names tests.
+soak: install
+	FLEETFEED_SOAK=1 $(BIN)/pytest -s --timeout 0 $(or $(ARGS),tests/faults tests/edge/test_journal.py tests/edge/test_spool.py)
 
 clean:
 	-$(BIN)/fleetfeed down

@@ -14,16 +14,16 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress, track
-from rich.table import Table
 
-from edge import adopt as adopting
-from edge import identity, lerobot
+from edge import identity
 from edge.agent import Agent
-from edge.errors import EdgeError
+from edge.asked import Asked, ask
+from edge.errors import AgentRuns, EdgeError
+from edge.screen import overview_of
 from edge.settings import EdgeSettings
 from edge.spool import Spool
-from edge.status import StreamStatus
-from edge.status import status as spool_status
+from edge.status import overview
+from edge.wire import MAX_TIME_NS
 
 app = typer.Typer(help="Robot side: enrol, run the agent, look at the spool.", no_args_is_help=True)
 console = Console(stderr=True)
@@ -41,12 +41,18 @@ def enrol(
 ) -> None:
     """Make this robot's key and have the server accept it."""
     settings = _settings(folder, url)
-    session = requests.Session()
-    session.trust_env = False
-    if settings.ca_file:
-        session.verify = str(settings.ca_file)
-    identity.enrol(settings.folder, robot, token, url=settings.url, session=session)
+    identity.enrol(settings.folder, robot, token, url=settings.url, session=_session(settings))
     console.print(f"{robot} is enrolled; its key is {settings.folder / identity.KEY_FILE}")
+
+
+@app.command("rotate-key")
+def rotate_key(folder: Folder = None, url: Url = None) -> None:
+    """Replace this robot's key by a new one; a running agent takes it by itself. Can be repeated after any failure."""
+    settings = _settings(folder, url)
+    session = _session(settings)
+    now = identity.rotate(settings.folder, url=settings.url, session=session)
+    identity.retire_old(settings.folder, now, url=settings.url, session=session)
+    console.print(f"{now.robot} signs with a new key; the old one counts no longer")
 
 
 @app.command()
@@ -69,12 +75,25 @@ def run(
 def status(
     folder: Folder = None, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False
 ) -> None:
-    """What is recorded, waiting, uploaded and quarantined, stream by stream."""
-    lines = spool_status(Spool(_settings(folder, None).folder))
+    """What is recorded, waiting, uploaded, dropped and quarantined, stream by stream; the link, and what is wrong."""
+    seen = overview(Spool(_settings(folder, None).folder))
     if as_json:
-        print(json.dumps([line.as_json() for line in lines]))
+        print(json.dumps(seen.as_json()))
     else:
-        Console().print(_table(lines))
+        Console().print(overview_of(seen, now_ns=time.time_ns()))
+
+
+@app.command("ask")
+def ask_for(
+    stream: Annotated[str, typer.Argument(help="A stream's name, or a pattern such as *_camera.")],
+    folder: Folder = None,
+    recording: Annotated[str, typer.Option(help="Only this recording.")] = "*",
+    start_ns: Annotated[int, typer.Option("--from", help="Only from this time on, ns since the Unix epoch.")] = 0,
+    end_ns: Annotated[int, typer.Option("--to", help="Only before this time, ns since the Unix epoch.")] = MAX_TIME_NS,
+) -> None:
+    """Have the agent upload what its policy keeps on the robot (`send` is on_request or unmetered)."""
+    ask(Spool(_settings(folder, None).folder), Asked(stream, recording, start_ns, end_ns))
+    console.print(f"the agent uploads {stream} as it finds the time")
 
 
 @app.command()
@@ -85,6 +104,8 @@ def adopt(
     upload: Annotated[bool, typer.Option(help="Upload at once what was adopted.")] = True,
 ) -> None:
     """Cut another recorder's closed MCAP files into segments and upload them."""
+    from edge import adopt as adopting
+
     settings = _settings(folder, url)
     if not source.is_dir():
         raise EdgeError(f"{source} is not a folder")
@@ -108,6 +129,8 @@ def replay_lerobot(
     upload: Annotated[bool, typer.Option(help="Upload when it has been played.")] = True,
 ) -> None:
     """Play a LeRobot dataset as this robot's live recording."""
+    from edge import lerobot  # pictures and their codecs: the agent goes without
+
     settings = _settings(folder, url)
     dataset = lerobot.LeRobotDataset.open(path)
     numbers = _numbers(episodes) if episodes else dataset.episodes()
@@ -123,7 +146,7 @@ def _drain(settings: EdgeSettings) -> None:
     agent = Agent(settings)
     waiting = sum(1 for _ in agent.spool.waiting())
     stop = threading.Event()
-    working = threading.Thread(target=agent.run, args=(stop,), kwargs={"until_empty": True, "report": console.print})
+    working = threading.Thread(target=_run_once, args=(agent, stop))
     working.start()
     try:
         with Progress(console=console) as progress:
@@ -135,6 +158,21 @@ def _drain(settings: EdgeSettings) -> None:
     except KeyboardInterrupt:
         stop.set()
     working.join()
+
+
+def _run_once(agent: Agent, stop: threading.Event) -> None:
+    try:
+        agent.run(stop, until_empty=True, report=console.print)
+    except AgentRuns as error:
+        console.print(str(error), markup=False)
+
+
+def _session(settings: EdgeSettings) -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False
+    if settings.ca_file:
+        session.verify = str(settings.ca_file)
+    return session
 
 
 def _settings(folder: Path | None, url: str | None) -> EdgeSettings:
@@ -153,15 +191,6 @@ def _numbers(episodes: str) -> list[int]:
         return [int(one) for one in episodes.split(",")]
     except ValueError as error:
         raise EdgeError(f"episodes must be numbers such as 1,2,5, got {episodes!r}") from error
-
-
-def _table(lines: list[StreamStatus]) -> Table:
-    table = Table("stream", "recorded", "uploaded", "waiting", "quarantined", "waiting MB", "oldest waiting")
-    for line in lines:
-        oldest = f"{(time.time_ns() - line.oldest_waiting_ns) / 1e9:.0f} s" if line.oldest_waiting_ns else ""
-        numbers = (line.recorded, line.uploaded, line.waiting, line.quarantined, f"{line.waiting_bytes / 1e6:.1f}")
-        table.add_row(line.stream, *map(str, numbers), oldest)
-    return table
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -20,13 +19,13 @@ from typing import cast
 
 from ulid import ULID
 
-from edge import segment
-from edge.disk import DISK
+from edge import checked, segment
+from edge.chunks import MAGIC
 from edge.errors import SegmentError, SpoolError
 from edge.recording import write_closing, write_opening
 from edge.segment import Message, SegmentFacts
 from edge.settings import EdgeSettings
-from edge.spool import Spool
+from edge.spool import Spool, stem_of
 from edge.topics import AGENT_STREAM, TELEMETRY_STREAM
 from edge.wire import MCAP_TYPE
 
@@ -83,15 +82,15 @@ def _adopt_bag(spool: Spool, bag: str, parts: list[Path], settings: EdgeSettings
 
 def _adopt_file(spool: Spool, state: _BagState, path: Path, settings: EdgeSettings) -> Adopted:
     """Cut one file. Segments that an interrupted run has made already come out the same, byte for byte."""
-    if AGENT_STREAM not in spool.last_seqs(state.recording):
+    known = spool.items(state.recording)
+    if stem_of(state.recording, AGENT_STREAM, 0) not in known:
         write_opening(spool, state.recording, time.time_ns(), software_version="adopted:" + path.name)
     seq, messages, reason = state.next_seq, 0, ""
-    known = spool.segments(state.recording)
     try:
         with path.open("rb") as file:
             for piece in _cut(segment.read_messages(file), settings):
                 facts, body = cast(tuple[SegmentFacts, bytes], segment.build(piece))
-                if f"{state.recording}/{TELEMETRY_STREAM}/{seq:010d}" not in known:
+                if stem_of(state.recording, TELEMETRY_STREAM, seq) not in known:
                     name = (state.recording, TELEMETRY_STREAM, seq)
                     spool.add(name, facts, body, kind="telemetry", content_type=MCAP_TYPE)
                 seq, messages = seq + 1, messages + len(piece)
@@ -127,10 +126,10 @@ def _cut(messages: Iterator[Message], settings: EdgeSettings) -> Iterator[list[M
 def _is_finished(path: Path) -> bool:
     """Whether a file ends as a finished MCAP file does."""
     with path.open("rb") as file:
-        if file.seek(0, io.SEEK_END) < 2 * len(segment.MAGIC):
+        if file.seek(0, io.SEEK_END) < 2 * len(MAGIC):
             return False
-        file.seek(-len(segment.MAGIC), io.SEEK_END)
-        return file.read() == segment.MAGIC
+        file.seek(-len(MAGIC), io.SEEK_END)
+        return file.read() == MAGIC
 
 
 @dataclass
@@ -146,13 +145,14 @@ class _BagState:
     @staticmethod
     def _path(spool: Spool, bag: str) -> Path:
         folder = spool.folder / "adopted"
-        folder.mkdir(exist_ok=True)
+        spool.disk.make_folder(folder)
         return folder / f"{hashlib.sha256(bag.encode()).hexdigest()[:16]}.json"
 
     @classmethod
     def load(cls, spool: Spool, bag: str) -> _BagState:
-        path = cls._path(spool, bag)
-        return cls(**json.loads(path.read_text())) if path.exists() else cls.new(spool, bag, files={})
+        """A damaged state is forgotten: adopting a bag twice is better than not at all."""
+        fields = checked.read(cls._path(spool, bag))
+        return cls.new(spool, bag, files={}) if fields is None else cls(**fields)
 
     @classmethod
     def new(cls, spool: Spool, bag: str, *, files: dict[str, str]) -> _BagState:
@@ -162,4 +162,4 @@ class _BagState:
         return state
 
     def save(self, spool: Spool) -> None:
-        DISK.write_json(self._path(spool, self.bag), asdict(self))
+        spool.disk.write_file(self._path(spool, self.bag), checked.dumps(asdict(self)).encode())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -94,10 +95,19 @@ class Disk:
 
     def make_folder(self, folder: Path) -> None:
         """Make a folder and those above it, durably; nothing happens where it is there already."""
+        if folder.is_dir() and folder not in self._unsynced:
+            return
+        self.make_folder(folder.parent)
+        self._unsynced.add(folder)  # until its name is durable: the sync may fail, or another thread come before it
         if not folder.is_dir():
-            self.make_folder(folder.parent)
             self.mkdir(folder)
-            self.sync_folder(folder.parent)
+        self.sync_folder(folder.parent)
+        self._unsynced.discard(folder)
+
+    @cached_property
+    def _unsynced(self) -> set[Path]:
+        """Folders that were made and whose names are not known to be durable."""
+        return set()
 
 
 DISK = Disk()

@@ -16,7 +16,7 @@ import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def enrol(
     server = _Server(url, session, now_ns or time.time_ns())
     body = {"token": token, "public_key": base64.b64encode(identity.public_key).decode()}
     try:
-        response = server.ask(identity, "POST", wire.enrol_target(robot), body)
+        response = server.ask(identity, "POST", wire.enrol_target(robot), lambda _: body)
     except requests.RequestException as error:
         raise NotEnrolled(f"{robot} is not enrolled, {url} could not be reached: {error}") from error
     if response.status_code not in (200, 201):
@@ -158,19 +158,28 @@ def fall_back(folder: Path, *, disk: Disk = DISK) -> Identity | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
+Body = Callable[[int], dict[str, str]]  # made for the time at which it is signed, in ns
+
+
+@dataclass(slots=True)
 class _Server:
-    """Where the keys of robots are known."""
+    """Where the keys of robots are known. `now_ns` is the time to sign by: ours, or its own where it says so."""
 
     url: str
     session: requests.Session
     now_ns: int
 
-    def ask(
-        self, identity: Identity, method: str, target: str, body: dict[str, str] | None = None
-    ) -> requests.Response:
-        """One signed request. `requests.RequestException` where no answer came."""
-        data = b"" if body is None else json.dumps(body).encode()
+    def ask(self, identity: Identity, method: str, target: str, body: Body | None = None) -> requests.Response:
+        """One signed request; once more by the server's time where ours is wrong. `requests.RequestException`."""
+        response = self._ask(identity, method, target, body)
+        told = response.headers.get(wire.SERVER_TIME_HEADER, "")
+        if wire.problem(response.content).code != "clock" or not (told.isascii() and told.isdecimal()):
+            return response
+        self.now_ns = min(int(told), wire.MAX_TIME_NS)
+        return self._ask(identity, method, target, body)
+
+    def _ask(self, identity: Identity, method: str, target: str, body: Body | None) -> requests.Response:
+        data = b"" if body is None else json.dumps(body(self.now_ns)).encode()
         digest = wire.content_digest(hashlib.sha256(data).digest()) if data else ""
         authorization = identity.authorization(method=method, target=target, digest=digest, now_ns=self.now_ns)
         headers = {"Content-Type": "application/json", "Content-Digest": digest} if data else {}
@@ -178,9 +187,7 @@ class _Server:
             method, self.url + target, data=data, headers={"Authorization": authorization, **headers}, timeout=TIMEOUT_S
         )
 
-    def ask_for_key(
-        self, identity: Identity, method: str, target: str, body: dict[str, str] | None = None
-    ) -> requests.Response:
+    def ask_for_key(self, identity: Identity, method: str, target: str, body: Body | None = None) -> requests.Response:
         """`ask` for `rotate` and `retire_old`: with their error."""
         try:
             return self.ask(identity, method, target, body)
@@ -207,11 +214,12 @@ def _next_identity(folder: Path, present: Identity, disk: Disk) -> Identity:
 def _make_known(folder: Path, following: Identity, present: Identity, server: _Server, disk: Disk) -> None:
     """Have the server take the key of `following`, which is in `robot.key.next`."""
     target = wire.keys_target(present.robot)
-    proof = following.authorization(method="POST", target=target, digest="", now_ns=server.now_ns)
-    body = {
-        "public_key": base64.b64encode(following.public_key).decode(),
-        "proof": proof.removeprefix("Bearer "),
-    }
+    public_key = base64.b64encode(following.public_key).decode()
+
+    def body(now_ns: int) -> dict[str, str]:
+        proof = following.authorization(method="POST", target=target, digest="", now_ns=now_ns)
+        return {"public_key": public_key, "proof": proof.removeprefix("Bearer ")}
+
     response = server.ask_for_key(present, "POST", target, body)
     if response.status_code in (200, 201) and _names_key(response, following.key_id):
         return

@@ -6,9 +6,10 @@ import operator
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, get_args
@@ -19,18 +20,24 @@ from numpy.typing import NDArray
 from ulid import ULID
 
 from edge import topics
+from edge.clock import SteadyClock
 from edge.errors import RecorderClosed, SpoolError
-from edge.recording import write_closing, write_opening
-from edge.recovery import recover
-from edge.segment import Topic
+from edge.recorder_watch import Watch
+from edge.recording import Words, opening
+from edge.records import Topic
+from edge.recovery import recover_recordings
 from edge.settings import EdgeSettings
 from edge.spool import Spool
-from edge.stream_log import StreamLog
+from edge.stream_log import Alarm, StreamLog, log_alarm
 from edge.video import Color, read_mp4
 from edge.wire import MAX_TIME_NS, MP4_TYPE, Kind, check_stream
 from edge.writer import Append, CameraAppender, Picture, StreamWriter, append_message
 
-RESERVED = (topics.TELEMETRY_STREAM, topics.AGENT_STREAM)
+RESERVED = (topics.TELEMETRY_STREAM, topics.EVENTS_STREAM, topics.AGENT_STREAM)
+PREVIEW = "_preview"
+MAX_ALARMS = 100
+POLL_S = 0.1
+CAMERA_POLL_S = 0.05
 
 
 @dataclass(slots=True)
@@ -46,9 +53,10 @@ class Episode:
 class Recorder:
     """One recording of one robot, kept under `folder` until the agent has delivered it.
 
-    A reading is durable `settings.sync_s` after the call at the latest, with `flush()` at once. When the robot cannot
-    keep up, the call drops the reading, counts it in `dropped`, and the closing record tells the server; with
-    `wait_for_room`, which a replay wants and a control loop does not, the call waits instead.
+    A reading is durable within 1 s of the call (`settings.sync_s` and the time of one sync), with `flush()` at once.
+    When the robot cannot keep up, or its disk takes nothing for longer than memory can hold, the reading is dropped and
+    counted in `dropped`; `/recording/dropped` and the closing record tell the server. With `wait_for_room`, which a
+    replay wants and a control loop does not, the call waits instead. `on_alarm` hears of a failing disk, in words.
     """
 
     def __init__(
@@ -56,65 +64,85 @@ class Recorder:
         folder: Path | str | None = None,
         *,
         software_version: str = "",
+        calibration: Mapping[str, Any] | None = None,
         settings: EdgeSettings | None = None,
         clock: Callable[[], int] = time.time_ns,
         wait_for_room: bool = False,
+        on_alarm: Alarm = log_alarm,
+        spool: Spool | None = None,
     ) -> None:
         self.settings = settings or EdgeSettings()
-        self.spool = Spool(Path(folder) if folder is not None else self.settings.folder)
-        recover(self.spool)
+        self.spool = spool or Spool(Path(folder) if folder is not None else self.settings.folder)
+        recover_recordings(self.spool)
         self.recording_id = str(ULID())
-        self._clock, self._wait_for_room = clock, wait_for_room
-        self._lock = self.spool.lock_recording(self.recording_id)
+        self.alarms: deque[str] = deque(maxlen=MAX_ALARMS)
+        self._clock, self._wait_for_room, self._on_alarm = clock, wait_for_room, on_alarm
+        self._steady_ns = SteadyClock(wall=clock).steady_ns
+        self._lock = _locked(self.spool, self.recording_id)
         self._closed = False
         self._adding = threading.Lock()
         self._cameras: dict[str, StreamWriter] = {}
-        self._files: dict[str, int] = {}
-        write_opening(self.spool, self.recording_id, clock(), software_version=software_version)
-        self._telemetry = self._writer(
-            topics.TELEMETRY_STREAM, "telemetry", append_message, queue_size=self.settings.queue_messages
-        )
+        self._appenders: dict[str, CameraAppender] = {}
+        self._previews: dict[str, StreamWriter] = {}  # by camera
+        self._preview_due_ns: dict[str, int] = {}
+        self._files: dict[str, _Files] = {}
+        self._words = Words(self.spool, self.recording_id)
+        opened = opening(software_version=software_version, calibration=calibration, wall=self._steady_ns)
+        self._words.open(clock(), opened)
+        size = self.settings.queue_messages
+        self._telemetry = self._writer(topics.TELEMETRY_STREAM, "telemetry", append_message, queue_size=size)
+        self._events = self._writer(topics.EVENTS_STREAM, "telemetry", append_message, queue_size=size)
+        self._watch = Watch(self, self._words, say=self._say, clock=clock)
 
     def log(self, topic: str, t_ns: int, message: Mapping[str, Any] | ProtobufMessage) -> None:
         """Record one message of a topic at its capture time `t_ns` (ns since the Unix epoch).
 
         A mapping is kept as JSON (numpy arrays as lists, NaN as null), a protobuf message as it is.
         """
-        self._check_open()
+        if self._closed:
+            self._refuse()
         described, data = topics.encode(topic, message)
-        self._telemetry.put((described, _checked_time(t_ns), data))
+        self._telemetry.put((_checked_time(t_ns), described, self._steady_ns(), data))
 
     def image(self, stream: str, t_ns: int, image: NDArray[np.uint8], *, color: Color = "rgb") -> None:
         """Record one picture, uint8 of shape (height, width, 3), even sizes; it is encoded off this thread.
 
         The array is not copied: hand over a fresh one each time.
         """
-        self._check_open()
-        picture = Picture(_checked_time(t_ns), _checked(stream, image), _checked_color(color))
+        if self._closed:
+            self._refuse()
+        picture = Picture(_checked_time(t_ns), self._steady_ns(), _checked(stream, image), _checked_color(color))
         camera = self._cameras.get(stream) or self._add_camera(stream)
         camera.put(picture)
+        if self.settings.preview_fps:
+            self._preview(stream, picture)
 
     def text(self, level: str, message: str, *, t_ns: int | None = None) -> None:
         """Record a log line on `/log`; `level` is debug, info, warning, error or fatal."""
         if level not in topics.LEVELS:
             raise ValueError(f"level must be one of {', '.join(topics.LEVELS)}, got {level!r}")
         line = {"level": topics.LEVELS[level], "message": message, "name": ""}
-        self._put(topics.LOG, self._clock() if t_ns is None else t_ns, line)
+        self._event(topics.LOG, self._clock() if t_ns is None else t_ns, line)
 
     def video_file(self, stream: str, start_ns: int, path: Path) -> None:
         """Record a finished MP4 file as the next segment of a stream, as it is. `start_ns`: time of its first frame.
 
-        A stream takes either files or pictures (`image`), never both.
+        A stream takes either files or pictures (`image`), never both. `SpoolError` where the disk does not take it: the
+        caller still has the file.
         """
-        self._check_open()
-        if stream in (*self._cameras, *RESERVED):
+        if self._closed:
+            self._refuse()
+        if stream in (*self._cameras, *RESERVED) or self._is_preview(stream):
             raise ValueError(f"stream {stream!r} takes no video files")
         facts = read_mp4(path, start_ns=_checked_time(start_ns), topic=f"/{check_stream(stream)}")
-        seq = self.spool.last_seqs(self.recording_id).get(stream, -1) + 1
-        name = (self.recording_id, stream, seq)
-        self.spool.add(name, facts, path.read_bytes(), kind="video", content_type=MP4_TYPE)
-        topic = f"/{stream}"
-        self._files[topic] = self._files.get(topic, 0) + facts.counts[topic]
+        files = self._files.setdefault(stream, _Files())
+        with files.adding:
+            name = (self.recording_id, stream, files.last_seq + 1)
+            try:
+                self.spool.add(name, facts, path.read_bytes(), kind="video", content_type=MP4_TYPE)
+            except OSError as error:
+                raise SpoolError(f"{path} is not recorded: {error.strerror or error}") from error
+            files.last_seq, files.frames = files.last_seq + 1, files.frames + facts.counts[f"/{stream}"]
 
     @contextmanager
     def episode(self, *, task: str) -> Iterator[Episode]:
@@ -130,14 +158,16 @@ class Recorder:
             self._put_label(label, "end")
 
     def flush(self) -> None:
-        """Return when everything recorded so far is durable on this robot's disk."""
-        for writer in self._writers():
-            writer.flush()
+        """Return when everything recorded so far is durable on this robot's disk; `SpoolError` where it is not."""
+        if self._closed:
+            self._refuse()
+        self._each(StreamWriter.flush)
 
     def cut(self) -> None:
         """Seal every open segment now, so that the agent can upload it."""
-        for writer in self._writers():
-            writer.cut()
+        if self._closed:
+            self._refuse()
+        self._each(StreamWriter.cut)
 
     def close(self) -> None:
         """Seal everything and write the closing record. The recorder cannot be used afterwards.
@@ -145,27 +175,43 @@ class Recorder:
         `SpoolError` where a stream cannot be sealed: the others are, and the next start of a recorder or agent recovers
         what is left.
         """
-        if self._closed:
-            return
-        self._closed = True
-        failed = [error for writer in self._writers() if (error := _close(writer))]
-        if failed:
+        with self._adding:  # no stream begins from now on
+            if self._closed:
+                return
+            self._closed = True
+        self._watch.stop()
+        try:
+            self._each(self._close_writer)
+            self._words.close(self._clock(), last_seq=self.last_seqs, dropped=self.dropped)
+        except SpoolError:
             if all(writer.has_ended for writer in self._writers()):
                 os.close(self._lock)
-            raise failed[0]
-        write_closing(self.spool, self.recording_id, self._clock(), dropped=self.dropped, recovered=False)
+            raise
         self.spool.release_recording(self.recording_id, self._lock)
 
     @property
     def counts(self) -> dict[str, int]:
         """Messages written so far, by topic; a camera's topic is `/<stream>`."""
         written = {topic: n for writer in self._writers() for topic, n in writer.log.counts.copy().items()}
-        return {**written, **self._files}
+        return {**written, **{f"/{stream}": files.frames for stream, files in self._files.copy().items()}}
+
+    @property
+    def recorded(self) -> dict[str, int]:
+        """Messages written so far, by stream."""
+        written = {writer.log.stream: sum(writer.log.counts.copy().values()) for writer in self._writers()}
+        return {**written, **{stream: files.frames for stream, files in self._files.copy().items()}}
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Readings let go because the robot could not keep up, by stream."""
+        """Readings let go because the robot could not keep up, or its disk took nothing, by stream."""
         return {writer.log.stream: writer.dropped for writer in self._writers() if writer.dropped}
+
+    @property
+    def last_seqs(self) -> dict[str, int]:
+        """The highest sealed seq of each stream that has one."""
+        sealed = {writer.log.stream: writer.log.last_sealed for writer in self._writers()}
+        sealed |= {stream: files.last_seq for stream, files in self._files.copy().items()}
+        return {stream: seq for stream, seq in sealed.items() if seq >= 0}
 
     def __enter__(self) -> Self:
         return self
@@ -173,44 +219,117 @@ class Recorder:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
+    def take_drops(self) -> list[dict[str, Any]]:
+        """What was let go since the last call, as messages of `/recording/dropped`."""
+        drops = [drop for writer in self._writers() for drop in writer.take_drops()]
+        return [{name: getattr(drop, name) for name in drop.__slots__} for drop in drops]
+
+    def alarm(self, text: str) -> None:
+        """Keep an alarm, and tell it to whoever asked for them."""
+        self.alarms.append(text)
+        try:
+            self._on_alarm(text)
+        except Exception as error:  # noqa: BLE001 - the robot's program failed, the writing must not
+            log_alarm(f"on_alarm failed: {type(error).__name__}: {error}")
+
     def _put_label(self, label: Episode, event: str) -> None:
         fields = {name: getattr(label, name) for name in ("episode_id", "task", "success", "notes")}
-        self._put(topics.EPISODE, self._clock(), {**fields, "event": event})
+        self._event(topics.EPISODE, self._clock(), {**fields, "event": event})
 
-    def _put(self, topic: Topic, t_ns: int, message: Mapping[str, Any]) -> None:
-        self._check_open()
-        self._telemetry.put((topic, _checked_time(t_ns), topics.encode_json(message)))
+    def _event(self, topic: Topic, t_ns: int, message: Mapping[str, Any]) -> None:
+        if self._closed:
+            self._refuse()
+        self._say(topic, _checked_time(t_ns), message)
+
+    def _say(self, topic: Topic, t_ns: int, message: Mapping[str, Any]) -> None:
+        self._events.put((t_ns, topic, self._steady_ns(), topics.encode_json(message)))
+
+    def _preview(self, stream: str, picture: Picture) -> None:
+        """Record a picture small as well, `preview_fps` times a second at most."""
+        due_ns = self._preview_due_ns.get(stream, 0)
+        period_ns = round(1e9 / self.settings.preview_fps)
+        if due_ns - period_ns <= picture.t_ns < due_ns:
+            return
+        on_time = due_ns <= picture.t_ns < due_ns + period_ns  # else the beginning, or the clock has jumped
+        self._preview_due_ns[stream] = (due_ns if on_time else picture.t_ns) + period_ns
+        preview = self._previews.get(stream) or self._add_preview(stream)
+        preview.put(picture)
+
+    def _is_preview(self, stream: str) -> bool:
+        return bool(self.settings.preview_fps) and stream.endswith(PREVIEW)
 
     def _add_camera(self, stream: str) -> StreamWriter:
-        if check_stream(stream) in RESERVED or f"/{stream}" in self._files:
+        if check_stream(stream) in RESERVED or stream in self._files or self._is_preview(stream):
             raise ValueError(f"stream {stream!r} takes no pictures")
+        if self.settings.preview_fps:
+            check_stream(stream + PREVIEW)
         with self._adding:
+            if self._closed:
+                self._refuse()
             if stream not in self._cameras:
-                appender = CameraAppender(stream, self.settings)
-                self._cameras[stream] = self._writer(stream, "video", appender, queue_size=self.settings.queue_frames)
+                self._appenders[stream] = CameraAppender(stream, self.settings)
+                self._cameras[stream] = self._video_writer(self._appenders[stream])
         return self._cameras[stream]
 
+    def _add_preview(self, camera: str) -> StreamWriter:
+        with self._adding:
+            if self._closed:
+                self._refuse()
+            if camera not in self._previews:
+                appender = CameraAppender(camera + PREVIEW, self.settings, preview_of=self._appenders[camera])
+                self._previews[camera] = self._video_writer(appender)
+        return self._previews[camera]
+
+    def _video_writer(self, appender: CameraAppender) -> StreamWriter:
+        return self._writer(appender.stream, "video", appender, queue_size=self.settings.queue_frames)
+
     def _writer(self, stream: str, kind: Kind, append: Append, *, queue_size: int) -> StreamWriter:
-        log = StreamLog(self.spool, self.recording_id, stream, kind=kind, settings=self.settings)
+        alarm = self.alarm
+        log = StreamLog(self.spool, self.recording_id, stream, kind=kind, settings=self.settings, alarm=alarm)
+        poll_s = min(self.settings.sync_s / 2, CAMERA_POLL_S if kind == "video" else POLL_S)
         return StreamWriter(
-            log,
-            append,
-            queue_size=queue_size,
-            poll_s=self.settings.sync_s / 2,
-            wait_for_room=self._wait_for_room,
+            log, append, queue_size=queue_size, poll_s=poll_s, wait_for_room=self._wait_for_room, alarm=alarm
         )
 
     def _writers(self) -> list[StreamWriter]:
-        return [*self._cameras.values(), self._telemetry]
+        """That of each stream; the events come last."""
+        return [*list(self._cameras.values()), *list(self._previews.values()), self._telemetry, self._events]
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise RecorderClosed(f"recording {self.recording_id} is closed; make a new Recorder")
+    def _each(self, act: Callable[[StreamWriter], None]) -> None:
+        """Do a thing with every stream; the first failure is raised when all have been tried."""
+        failed = [error for writer in self._writers() if (error := _tried(act, writer))]
+        if failed:
+            raise failed[0]
 
-
-def _close(writer: StreamWriter) -> SpoolError | None:
-    try:
+    def _close_writer(self, writer: StreamWriter) -> None:
+        if writer is self._events:  # the last: what the others let go is told first
+            self._watch.tell_drops()
         writer.close()
+
+    def _refuse(self) -> None:
+        raise RecorderClosed(f"recording {self.recording_id} is closed; make a new Recorder")
+
+
+@dataclass(slots=True)
+class _Files:
+    """A stream of video files: how far it has come, and how many frames they hold."""
+
+    last_seq: int = -1
+    frames: int = 0
+    adding: threading.Lock = field(default_factory=threading.Lock)
+
+
+def _locked(spool: Spool, recording: str) -> int:
+    """The lock of a new recording; `SpoolError` where the disk takes not even that."""
+    try:
+        return spool.lock_recording(recording)
+    except OSError as error:
+        raise SpoolError(f"{spool.folder} takes no recording: {error.strerror or error}") from error
+
+
+def _tried(act: Callable[[StreamWriter], None], writer: StreamWriter) -> SpoolError | None:
+    try:
+        act(writer)
     except SpoolError as error:
         return error
     return None

@@ -11,7 +11,11 @@ FIRST_BACKOFF_S = 0.5
 _AGAIN = {408, 425, 429}
 
 
-def verdict(status: int, *, is_ours: bool) -> Verdict:
+# our server's words on an upload in pieces that another request has changed meanwhile: it is to be begun again
+STALE = {"offset_mismatch", "upload_unknown"}
+
+
+def verdict(status: int, *, is_ours: bool, code: str = "") -> Verdict:
     """`stored`: the receipt counts. `again`: later. `identity`: our key or clock, keep the data. `refused`: never.
 
     Only our server's own word (`is_ours`) refuses for good: a proxy's page says nothing of the data.
@@ -20,7 +24,7 @@ def verdict(status: int, *, is_ours: bool) -> Verdict:
         return "stored"
     if status in (401, 403):
         return "identity"
-    if status in _AGAIN or not 400 <= status < 500 or not is_ours:
+    if status in _AGAIN or not 400 <= status < 500 or not is_ours or code in STALE:
         return "again"
     return "refused"
 

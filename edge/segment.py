@@ -1,14 +1,13 @@
-"""The MCAP segment: written as an unchunked journal, sealed as chunked compressed MCAP, read back message by message.
+"""The sealed segment: chunked, compressed MCAP, built of messages or from a journal, and read back message by message.
 
-MCAP: https://mcap.dev/spec. A chunked file torn by SIGKILL gives nothing back, an unchunked one all but its last
-message: so the open segment is unchunked, and sealing rewrites it.
+MCAP: https://mcap.dev/spec. A chunked file torn by SIGKILL gives nothing back: so the open segment is a journal
+(`edge/journal.py`), and sealing makes an MCAP file of its records.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import os
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,38 +18,28 @@ from mcap.exceptions import McapError
 from mcap.records import Channel, Footer, Schema, Statistics
 from mcap.records import Message as McapMessage
 from mcap.stream_reader import StreamReader
-from mcap.writer import CompressionType, Writer
 from zstandard import ZstdError
 
-from edge.disk import DISK
+from edge.chunks import MAGIC, ChunkedWriter
 from edge.errors import SegmentError
+from edge.journal import Damage, Described, read_journal
+from edge.records import MAX_RECORD_BYTES, message_head, message_record
+from edge.records import Topic as Topic  # part of this module's own interface
 from edge.wire import MAX_TIME_NS
-
-MAGIC = b"\x89MCAP0\r\n"
-LIBRARY = "fleetfeed"
-CHUNK_BYTES = 1 << 20
-MAX_RECORD_BYTES = 256 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Topic:
-    """A named series of messages and how they are encoded (`json`, `protobuf`, `cdr`) and described."""
-
-    name: str
-    encoding: str
-    schema_name: str = ""
-    schema_encoding: str = ""
-    schema_data: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message: capture time in ns since the Unix epoch, a counter per topic from 0, the encoded bytes."""
+    """One message: capture time in ns since the Unix epoch, a counter per topic from 0, the encoded bytes.
+
+    `publish_ns` is the recorder's steady time (see `edge/clock.py`), or what another recorder wrote; None: as `t_ns`.
+    """
 
     topic: Topic
     t_ns: int
     sequence: int
     data: bytes
+    publish_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,84 +53,92 @@ class SegmentFacts:
     counts: dict[str, int]
 
 
-class SegmentWriter:
-    """Writes messages to an MCAP file, as a journal (unchunked) or in chunks compressed with zstd."""
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What sealing made of a journal: a segment, where a message was whole, and the stretches that were not."""
 
-    def __init__(self, file: IO[bytes], *, chunked: bool) -> None:
-        self._file = file
-        compression = CompressionType.ZSTD if chunked else CompressionType.NONE
-        self._writer = Writer(file, chunk_size=CHUNK_BYTES, compression=compression, use_chunking=chunked)
-        self._writer.start(library=LIBRARY)
-        self._channels: dict[Topic, int] = {}
-
-    @classmethod
-    def journal(cls, path: Path) -> SegmentWriter:
-        """A new journal on disk, its name durable already."""
-        file = path.open("wb")
-        DISK.sync_folder(path.parent)
-        return cls(file, chunked=False)
-
-    def add(self, message: Message) -> None:
-        channel = self._channels.get(message.topic)
-        if channel is None:
-            channel = self._channels[message.topic] = self._register(message.topic)
-        self._writer.add_message(
-            channel,
-            log_time=message.t_ns,
-            publish_time=message.t_ns,
-            sequence=message.sequence & 0xFFFFFFFF,
-            data=message.data,
-        )
-
-    def _register(self, topic: Topic) -> int:
-        schema_id = 0
-        if topic.schema_name:
-            schema_id = self._writer.register_schema(topic.schema_name, topic.schema_encoding, topic.schema_data)
-        return int(self._writer.register_channel(topic.name, topic.encoding, schema_id))
-
-    @property
-    def size(self) -> int:
-        """Bytes written so far."""
-        return self._file.tell()
-
-    def sync(self) -> None:
-        """Make what was added durable. A failed fsync means that this file must be abandoned, never synced again."""
-        self._file.flush()
-        os.fdatasync(self._file.fileno())
-
-    def finish(self) -> None:
-        """Write the summary; the file stays open."""
-        self._writer.finish()
-
-    def close(self) -> None:
-        """Close the file as far as it got: without `finish` it stays a journal."""
-        self._file.close()
+    facts: SegmentFacts | None
+    body: bytes
+    damages: tuple[Damage, ...]
 
 
 def build(messages: Iterable[Message]) -> tuple[SegmentFacts, bytes] | None:
-    """A finished segment (chunks compressed with zstd) in memory; None where there is no message.
-
-    The same messages give the same bytes.
-    """
-    file = io.BytesIO()
-    writer = SegmentWriter(file, chunked=True)
-    counts: dict[str, int] = {}
-    start_ns, end_ns = 2**63 - 1, 0
+    """A finished segment in memory; None where there is no message. The same messages give the same bytes."""
+    builder = SegmentBuilder()
     for message in messages:
-        writer.add(message)
-        counts[message.topic.name] = counts.get(message.topic.name, 0) + 1
-        start_ns, end_ns = min(start_ns, message.t_ns), max(end_ns, message.t_ns + 1)
-    if not counts:
-        return None
-    writer.finish()
-    body = file.getvalue()
-    return SegmentFacts(start_ns, end_ns, len(body), hashlib.sha256(body).hexdigest(), counts), body
+        publish_ns = message.t_ns if message.publish_ns is None else message.publish_ns
+        channel = builder.channels.get(message.topic) or builder.describe(message.topic)
+        record = message_record(channel, message.sequence, message.t_ns, publish_ns, message.data)
+        builder.add(record, channel, message.t_ns)
+    facts, body = builder.finish()
+    return None if facts is None else (facts, body)
+
+
+def seal_journal(data: bytes, *, name: str) -> Sealed:
+    """Make a segment of a journal's bytes, whole, torn or damaged; `name` is "recording/stream/seq"."""
+    builder, damages = SegmentBuilder(), []
+    for found in read_journal(data, name=name):
+        if isinstance(found, Damage):
+            damages.append(found)
+        elif isinstance(found, Described):
+            builder.describe(found.topic, channel=found.channel)
+        else:
+            channel, _, t_ns, _ = message_head(found)
+            builder.add(found, channel, t_ns)
+    return Sealed(*builder.finish(), tuple(damages))
+
+
+class SegmentBuilder:
+    """A segment in the making, in memory: whole chunks are compressed as they fill."""
+
+    def __init__(self) -> None:
+        self.channels: dict[Topic, int] = {}
+        self._file = io.BytesIO()
+        self._writer = ChunkedWriter(self._file)
+        self.add = self._writer.add  # (record, channel, t_ns), for every message: no call in between
+
+    def describe(self, topic: Topic, *, channel: int | None = None) -> int:
+        """Make a topic known, under the next channel id if none is given; returns the id."""
+        channel = len(self.channels) + 1 if channel is None else channel
+        self._writer.add_topic(channel, topic)
+        self.channels[topic] = channel
+        return channel
+
+    def finish(self) -> tuple[SegmentFacts | None, bytes]:
+        """The segment; (None, b"") where it holds no message."""
+        self._writer.finish()
+        counts: dict[str, int] = {}
+        for topic, channel in self.channels.items():
+            if channel in self._writer.counts:
+                counts[topic.name] = counts.get(topic.name, 0) + self._writer.counts[channel]
+        if not counts:
+            return None, b""
+        body = self._file.getvalue()
+        return SegmentFacts(self._writer.start_ns, self._writer.end_ns + 1, len(body), sha256_of(body), counts), body
+
+
+def sha256_of(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
 
 
 def digest_file(path: Path) -> tuple[str, int]:
     """SHA-256 in hex, and size in bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+
+
+def facts_of_file(path: Path) -> SegmentFacts:
+    """The facts of a finished MCAP file, read from its bytes. `SegmentError` where it is damaged, or empty."""
+    counts: dict[str, int] = {}
+    start_ns, end_ns = MAX_TIME_NS, 0
+    with path.open("rb") as file:
+        for message in read_messages(file):
+            counts[message.topic.name] = counts.get(message.topic.name, 0) + 1
+            start_ns, end_ns = min(start_ns, message.t_ns), max(end_ns, message.t_ns + 1)
+    if not counts:
+        raise SegmentError(f"{path} holds no message")
+    sha256, size = digest_file(path)
+    return SegmentFacts(start_ns, end_ns, size, sha256, counts)
 
 
 def looks_like_mcap(body: bytes) -> bool:
@@ -164,17 +161,6 @@ def read_messages(file: IO[bytes]) -> Iterator[Message]:
         raise SegmentError("not a readable MCAP file: it ends before its footer")
 
 
-def read_torn(file: IO[bytes]) -> Iterator[Message]:
-    """Every whole message of an MCAP file that may end anywhere; `SegmentError` if it does not even begin as one."""
-    if file.read(len(MAGIC)) != MAGIC:
-        raise SegmentError("not an MCAP file: it does not begin with the MCAP magic")
-    file.seek(0)
-    try:
-        yield from (item for item in _records(file, validate_crcs=False) if item is not None)
-    except _READ_ERRORS:
-        return  # the torn tail: what came before it is whole
-
-
 def _records(file: IO[bytes], *, validate_crcs: bool) -> Iterator[Message | None]:
     """Messages in file order, then None where the footer stands. A file must hold as many as its statistics say."""
     schemas: dict[int, Schema] = {}
@@ -185,7 +171,7 @@ def _records(file: IO[bytes], *, validate_crcs: bool) -> Iterator[Message | None
             if record.log_time >= MAX_TIME_NS:
                 raise ValueError(f"a message's time must be below {MAX_TIME_NS} ns, got {record.log_time}")
             found += 1
-            yield Message(topics[record.channel_id], record.log_time, record.sequence, record.data)
+            yield Message(topics[record.channel_id], record.log_time, record.sequence, record.data, record.publish_time)
         elif isinstance(record, Schema):
             schemas[record.id] = record
         elif isinstance(record, Channel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 from pydantic_settings import (
@@ -15,6 +15,9 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from edge.policy import StreamPolicy
+
+MeteredBy = Literal["no", "yes", "file", "command", "networkmanager"]
 Url = Annotated[str, Field(pattern=r"^https?://[^/]"), AfterValidator(lambda url: url.rstrip("/"))]
 
 
@@ -29,15 +32,49 @@ class EdgeSettings(BaseSettings):
     segment_s: float = Field(10.0, gt=0, le=600, description="A segment is sealed when it is this old, in seconds.")
     segment_bytes: int = Field(8 << 20, ge=1 << 16, description="A segment is sealed when it is this large, in bytes.")
     sync_s: float = Field(0.5, gt=0, le=1, description="How often the open segment is made durable, in seconds.")
+    hold_bytes: int = Field(
+        4 << 20, ge=0, description="Of each stream so much waits in memory while the disk takes nothing; then it drops."
+    )
     queue_messages: int = Field(10_000, ge=1, description="Messages that may wait to be written before one is dropped.")
     queue_frames: int = Field(20, ge=1, description="Pictures a camera may have waiting before one is dropped.")
     gop_frames: int = Field(10, ge=1, le=30, description="Frames from one keyframe to the next, at most.")
     crf: int = Field(21, ge=0, le=51, description="x264 quality (constant rate factor); lower is better and larger.")
     max_bit_rate: int = Field(2_500_000, ge=10_000, description="Upper bound of a camera's bit rate, bits per second.")
+    preview_fps: float = Field(
+        0.0, ge=0, le=30, description="Pictures a second of a camera's preview stream, `<camera>_preview`; 0: none."
+    )
+    preview_width: int = Field(320, ge=16, description="Width of the preview's pictures, in pixels.")
+    preview_share: float = Field(
+        0.05, gt=0, le=1, description="Bound of the preview's bit rate, as a share of `max_bit_rate`."
+    )
+    status_s: float = Field(60.0, gt=0, description="How often a recorder tells the server its state, in seconds.")
+    max_bytes: int = Field(32 << 30, ge=1 << 20, description="The spool's budget; beyond it the least valuable goes.")
+    min_free_bytes: int = Field(
+        256 << 20, ge=0, description="Free space that is kept on the spool's disk, by the same means."
+    )
+    streams: dict[str, StreamPolicy] = Field(
+        default_factory=dict,
+        description='By stream or pattern: `priority` (smaller is more valuable) and `send` (`"always"`, '
+        '`"unmetered"`, `"on_request"`).',
+    )
+    metered: MeteredBy = Field(
+        "no", description="Whether the link costs: `no`, `yes`, or ask a `file`, a `command` or `networkmanager`."
+    )
+    metered_file: Path | None = Field(None, description="For `file`: it holds yes or no.")
+    metered_command: str | None = Field(
+        None, description="For `command`: it ends with 0 if the link is metered, 1 if not."
+    )
     uploads_at_once: int = Field(2, ge=1, le=16, description="Segments uploaded at the same time.")
+    max_upload_rate: int = Field(0, ge=0, description="Upper bound of the uploads' rate, bytes per second; 0: none.")
+    piece_bytes: int = Field(
+        4 << 20, ge=1 << 14, description="Larger segments go in resumable pieces; after a cut, in smaller ones."
+    )
     timeout_s: float = Field(60.0, gt=0, description="How long one request may take before it is tried again, seconds.")
     max_backoff_s: float = Field(60.0, gt=0, description="Longest wait between two tries, seconds.")
     scan_s: float = Field(0.5, gt=0, description="How often the spool is looked through for new segments, seconds.")
+    ledger_days: float = Field(
+        7.0, ge=0, description="So long what was delivered is remembered segment by segment; then as sums."
+    )
 
     @classmethod
     def settings_customise_sources(

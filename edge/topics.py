@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
+import orjson
 from foxglove_schemas_protobuf.CompressedVideo_pb2 import CompressedVideo
 from google.protobuf.message import Message as ProtobufMessage
 from mcap_protobuf.schema import build_file_descriptor_set
 
-from edge.segment import Topic
+from edge.errors import BadName
+from edge.records import Topic
 
 TELEMETRY_STREAM = "telemetry"
+EVENTS_STREAM = "_events"  # text and labels: worth more than the telemetry they are about
 AGENT_STREAM = "_agent"
 LEVELS = {"debug": 1, "info": 2, "warning": 3, "error": 4, "fatal": 5}
 
@@ -43,7 +48,14 @@ RECORDING_OPENED = Topic(
     "json",
     "fleetfeed.RecordingOpened",
     "jsonschema",
-    _object(software_version="string", host="string"),
+    _object(
+        software_version="string",
+        host="string",
+        calibration="object",
+        boot="string",
+        wall_ns="integer",
+        monotonic_ns="integer",
+    ),
 )
 RECORDING_CLOSED = Topic(
     "/recording/closed",
@@ -52,13 +64,60 @@ RECORDING_CLOSED = Topic(
     "jsonschema",
     _object(last_seq="object", dropped="object", recovered="boolean"),
 )
+DROPPED = Topic(
+    "/recording/dropped",
+    "json",
+    "fleetfeed.Dropped",
+    "jsonschema",
+    _object(stream="string", count="integer", first_ns="integer", last_ns="integer", reason="string"),
+)
+STATUS = Topic(
+    "/agent/status",
+    "json",
+    "fleetfeed.Status",
+    "jsonschema",
+    _object(streams="object", spool="object", clock=["object", "null"], alarms="array"),
+)
 VIDEO_SCHEMA = ("foxglove.CompressedVideo", "protobuf")
 
 
 def video_topic(stream: str) -> Topic:
     """The one topic of a camera's stream."""
-    data = build_file_descriptor_set(CompressedVideo).SerializeToString()
-    return Topic(f"/{stream}", "protobuf", *VIDEO_SCHEMA, data)
+    return Topic(f"/{stream}", "protobuf", *VIDEO_SCHEMA, _descriptor(CompressedVideo))
+
+
+def _descriptor(kind: type[ProtobufMessage]) -> bytes:
+    """The schema of a protobuf message; made once, a control loop logs the same kinds over and over."""
+    if kind not in _DESCRIPTORS:
+        _DESCRIPTORS[kind] = bytes(build_file_descriptor_set(kind).SerializeToString())
+    return _DESCRIPTORS[kind]
+
+
+_DESCRIPTORS: dict[type[ProtobufMessage], bytes] = {}
+
+
+@lru_cache(1024)
+def _json_topic(name: str) -> Topic:
+    return Topic(_checked(name), "json")
+
+
+def _protobuf_topic(name: str, kind: type[ProtobufMessage]) -> Topic:
+    topic = _PROTOBUF_TOPICS.get((name, kind))
+    if topic is None:
+        topic = Topic(_checked(name), "protobuf", kind.DESCRIPTOR.full_name, "protobuf", _descriptor(kind))
+        _PROTOBUF_TOPICS[name, kind] = topic
+    return topic
+
+
+_PROTOBUF_TOPICS: dict[tuple[str, type[ProtobufMessage]], Topic] = {}
+
+
+def _checked(name: str) -> str:
+    """What MCAP cannot hold as a name is refused at the call; seen once, a name costs nothing."""
+    with contextlib.suppress(UnicodeEncodeError):
+        if isinstance(name, str) and name.encode():
+            return name
+    raise BadName(f"a topic's name must be text that UTF-8 can hold, and not empty, got {name!r}")
 
 
 def video_message(t_ns: int, data: bytes, *, stream: str, codec: str = "h264") -> bytes:
@@ -69,29 +128,36 @@ def video_message(t_ns: int, data: bytes, *, stream: str, codec: str = "h264") -
 
 
 def encode(topic: str, message: Mapping[str, Any] | ProtobufMessage) -> tuple[Topic, bytes]:
-    """A message of the robot's program as (topic, bytes): a mapping becomes JSON, protobuf stays protobuf."""
+    """A message of the robot's program as (topic, bytes): a mapping becomes JSON, protobuf stays protobuf.
+
+    `BadName` where a topic cannot have this name.
+    """
     if isinstance(message, ProtobufMessage):
-        descriptor = build_file_descriptor_set(type(message)).SerializeToString()
-        return Topic(
-            topic, "protobuf", message.DESCRIPTOR.full_name, "protobuf", descriptor
-        ), message.SerializeToString()
-    return Topic(topic, "json"), encode_json(message)
+        return _protobuf_topic(topic, type(message)), message.SerializeToString()
+    return _json_topic(topic), encode_json(message)
 
 
 def encode_json(message: Mapping[str, Any]) -> bytes:
-    """Compact UTF-8 JSON; numpy arrays become lists; NaN and infinities, which JSON cannot hold, become null."""
+    """Compact UTF-8 JSON; numpy arrays become lists; NaN and infinities, which JSON cannot hold, become null.
+
+    So do characters that UTF-8 cannot hold (surrogates, from the name of a file, say) become "?".
+    """
     try:
-        return _dumps(message)
-    except ValueError:
+        return orjson.dumps(message, default=_plain, option=_OPTIONS)
+    except TypeError:  # numbers beyond 64 bits, keys that are no text: rare, and the standard library takes them
         return _dumps(_finite(message))
 
 
+_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+
+
 def _dumps(message: Any) -> bytes:
-    return json.dumps(message, separators=(",", ":"), allow_nan=False, default=_plain, ensure_ascii=False).encode()
+    text = json.dumps(message, separators=(",", ":"), allow_nan=False, default=_plain, ensure_ascii=False)
+    return text.encode(errors="replace")
 
 
 def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):  # numpy arrays and scalars
+    if hasattr(value, "tolist"):  # numpy scalars, and arrays that do not lie in one piece
         return value.tolist()
     if isinstance(value, Mapping):
         return dict(value)

@@ -1,4 +1,7 @@
-"""Carries sealed segments from the spool to the server: telemetry before video, oldest first, until acknowledged."""
+"""Carries sealed items from the spool to the server: most valuable first, oldest first, until acknowledged.
+
+The main thread decides (what next, when again, what must go); a few threads send. One try, one `Outcome`.
+"""
 
 from __future__ import annotations
 
@@ -8,39 +11,49 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal
 
 import requests
 
-from edge import retry, wire
-from edge.errors import SpoolError, UploadError
+from edge import eviction, recovery, retry, wire
+from edge.backlog import Backlog, Waiting
+from edge.errors import EdgeError, SpoolError, UploadError
 from edge.identity import Identity
+from edge.link import Link, LinkState
+from edge.segment import sha256_of
 from edge.settings import EdgeSettings
 from edge.spool import Spool, Spooled
+from edge.transfer import carry, create
 from edge.wire import Receipt
 
-PRIORITY = {"telemetry": 0, "video": 1}
+SMALLEST_PIECE = 1 << 16
+STOP_POLL_S = 0.2
+MAX_ALARMS = 20
+ON_THE_WAY = (  # what these say is of a piece or of this try; it is of the item only where that is damaged here
+    "digest_mismatch",
+    "incomplete_body",
+    "too_many_pieces",
+    "upload_length",
+)
+NO_ROUTE = ("not_found", "method_not_allowed")  # the URL is wrong, or the server too old: nothing is said of the item
 
 
-@dataclass
-class LinkState:
-    """What the agent knows of the way to the server, for `status`."""
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one try came to: `done`, the item waits no more, and what lies under `now_waiting` does; or `again`, later.
 
-    uploaded: int = 0
-    uploaded_bytes: int = 0
-    failures_in_a_row: int = 0
-    last_error: str = ""
-    clock_offset_ns: int = 0  # server's clock minus ours, used only after the server said that ours is wrong
+    `is_link`: not this item, the way to the server is in trouble.
+    """
 
-
-@dataclass(order=True, slots=True)
-class _Job:
-    priority: tuple[int, str, int]
-    spooled: Spooled = field(compare=False)
+    end: Literal["done", "again"]
+    now_waiting: tuple[str, ...] = ()
+    is_link: bool = False
+    retry_after_s: float = 0.0
 
 
 class Uploader:
-    """Uploads everything that waits in a spool, and goes on as new segments are sealed."""
+    """Uploads everything that waits in a spool and may be sent, and goes on as new segments are sealed."""
 
     def __init__(
         self,
@@ -51,152 +64,248 @@ class Uploader:
         session: Callable[[], requests.Session] = requests.Session,
         clock: Callable[[], int] = time.time_ns,
         random_: random.Random | None = None,
+        is_metered: Callable[[], bool] = lambda: False,
     ) -> None:
         self.state = LinkState()
-        self._spool, self._identity, self._settings = spool, identity, settings
-        self._clock, self._random = clock, random_ or random.Random()  # noqa: S311 - jitter
-        self._sessions = threading.local()
-        self._new_session = session
-        self._queue: list[_Job] = []
-        self._known: set[str] = set()
+        self.backlog = Backlog(spool, settings.streams)
+        self._stop = threading.Event()
+        self.link = Link(identity, settings, stop=self._stop, session=session, clock=clock)
+        self._spool, self._settings, self._is_metered = spool, settings, is_metered
+        self._random = random_ or random.Random()  # noqa: S311 - jitter
+        self._piece_bytes = settings.piece_bytes
+        self._running: dict[Future[Outcome], Waiting] = {}
+        self._delayed: list[tuple[float, Waiting]] = []
+        self._failures: dict[str, int] = {}
+        self._link_free_s = self._looked_s = float("-inf")
+        self._wake = threading.Event()
         self._lock = threading.Lock()
 
-    def run(self, stop: threading.Event, *, until_empty: bool = False) -> None:
-        """Upload until `stop` is set, or, with `until_empty`, until nothing waits."""
+    @property
+    def busy(self) -> set[str]:
+        """Stems of what is on its way just now."""
+        return {item.stem for item in self._running.values()}
+
+    def run(
+        self, stop: threading.Event, *, until_empty: bool = False, housekeeping: Callable[[], None] = lambda: None
+    ) -> None:
+        """Upload until `stop` is set, or, with `until_empty`, until nothing waits that may be sent.
+
+        `housekeeping` is called after each look into the spool, on this thread.
+        """
         with ThreadPoolExecutor(self._settings.uploads_at_once, thread_name_prefix="upload") as pool:
             try:
-                self._work(pool, stop, until_empty=until_empty)
-            except BaseException:
-                stop.set()  # the pool waits for its uploads, and they would go on trying
-                raise
+                while not stop.is_set():
+                    self._reap()
+                    if time.monotonic() - self._looked_s >= self._settings.scan_s:
+                        self._look()
+                        housekeeping()
+                        self._looked_s = time.monotonic()
+                    self._start(pool)
+                    if until_empty and not self._running and not self._delayed and self._is_drained():
+                        return
+                    self._wake.wait(min(self._settings.scan_s, STOP_POLL_S))
+                    self._wake.clear()
+            finally:
+                self._stop.set()  # the pool waits for its uploads: a paced one ends soon
 
-    def _work(self, pool: ThreadPoolExecutor, stop: threading.Event, *, until_empty: bool) -> None:
-        running: set[Future[None]] = set()
-        while not stop.is_set():
-            running = {one for one in running if not _finished(one)}
-            self._scan()
-            while self._queue and len(running) < self._settings.uploads_at_once:
-                running.add(pool.submit(self._upload, heapq.heappop(self._queue), stop))
-            if until_empty and not running and not self._queue:
+    def alarm(self, text: str) -> None:
+        """Keep a sentence for `status` and the server."""
+        with self._lock:
+            if text not in self.state.alarms:
+                self.state.alarms.append(text)
+                del self.state.alarms[:-MAX_ALARMS]
+
+    # -- deciding, on the main thread --------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Find what is new; where the disk does not let us, at a later time."""
+        try:
+            self.backlog.look()
+        except OSError as error:
+            self.alarm(f"disk: {error}")
+
+    def _start(self, pool: ThreadPoolExecutor) -> None:
+        now_s = time.monotonic()
+        while self._delayed and self._delayed[0][0] <= now_s:
+            self.backlog.put_back(heapq.heappop(self._delayed)[1])
+        while now_s >= self._link_free_s and len(self._running) < self._settings.uploads_at_once:
+            item = self.backlog.take(metered=self._is_metered())
+            if item is None:
                 return
-            self._pause(running, stop)
+            future = pool.submit(self._try, item.stem)
+            self._running[future] = item
+            future.add_done_callback(lambda _: self._wake.set())
 
-    def _pause(self, running: set[Future[None]], stop: threading.Event) -> None:
-        """Wait until an upload ends or it is time to look into the spool again."""
-        deadline = time.monotonic() + self._settings.scan_s
-        while time.monotonic() < deadline and not stop.is_set():
-            if self._queue and any(one.done() for one in running):
-                return
-            stop.wait(0.01)
+    def _reap(self) -> None:
+        """Take in what has ended; an error that a try did not expect is raised here."""
+        for future in [one for one in self._running if one.done()]:
+            item = self._running.pop(future)
+            outcome = future.result()
+            if outcome.end == "again":
+                self._again(item, outcome)
+            else:
+                self._failures.pop(item.stem, None)
+                self.backlog.forget(item.stem)
+                for stem in outcome.now_waiting:
+                    self.backlog.refresh(stem)
 
-    def _scan(self) -> None:
-        for spooled in self._spool.waiting(known=self._known):
-            self._known.add(spooled.stem)
-            heapq.heappush(self._queue, _Job(_priority(spooled), spooled))
+    def _again(self, item: Waiting, outcome: Outcome) -> None:
+        """Everything waits a little; where the trouble may be the item's own, it waits longer and others go first."""
+        now_s = time.monotonic()
+        if now_s >= self._link_free_s:  # else it was on its way when the first of them failed
+            self.state.failures_in_a_row += 1
+        free_s = now_s + self._backoff_s(self.state.failures_in_a_row, outcome)
+        self._link_free_s = max(self._link_free_s, free_s)  # a longer wait may have been asked for
+        if outcome.is_link:
+            self.backlog.put_back(item)
+        else:
+            failures = self._failures[item.stem] = self._failures.get(item.stem, 0) + 1
+            heapq.heappush(self._delayed, (self._link_free_s + self._backoff_s(failures, outcome), item))
 
-    def _upload(self, job: _Job, stop: threading.Event) -> None:
-        """Try until the segment is stored or refused for good, or we are told to stop."""
-        failures = 0
-        while not stop.is_set():
-            try:
-                retry_after_s = self._try(job.spooled)
-            except (requests.RequestException, OSError) as error:
-                if not self._spool.facts_path(job.spooled).exists():
-                    return  # another agent on this folder has carried it
-                retry_after_s = self._failed(f"{type(error).__name__}: {error}")
-            if retry_after_s is None:
-                return
-            failures += 1
-            stop.wait(
-                retry.backoff_s(
-                    failures, max_s=self._settings.max_backoff_s, retry_after_s=retry_after_s, random_=self._random
-                )
-            )
+    def _backoff_s(self, failures: int, outcome: Outcome) -> float:
+        return retry.backoff_s(
+            failures,
+            max_s=self._settings.max_backoff_s,
+            retry_after_s=outcome.retry_after_s,
+            random_=self._random,
+        )
 
-    def _try(self, spooled: Spooled) -> float | None:
-        """One POST. None when the segment needs no further try, else the least wait in seconds."""
-        response = self._post(spooled)
+    def _is_drained(self) -> bool:
+        """Whether nothing may be sent now; looked up once more, since a segment may have been sealed meanwhile."""
+        self._look()
+        item = self.backlog.take(metered=self._is_metered())
+        if item is not None:
+            self.backlog.put_back(item)
+        return item is None
+
+    # -- one try, on a thread of the pool ----------------------------------------------------------------------
+
+    def _try(self, stem: str) -> Outcome:
+        try:
+            return self._send(stem)
+        except requests.RequestException as error:
+            if not self._stop.is_set():  # else a paced body was told to end
+                self._piece_bytes = max(SMALLEST_PIECE, self._piece_bytes // 2)
+            return self._later(f"{type(error).__name__}: {error}", is_link=True)
+        except OSError as error:
+            self.alarm(f"disk: {error}")
+            return self._later(f"{type(error).__name__}: {error}")
+        except EdgeError as error:
+            self.alarm(f"{stem}: {error}")
+            return self._later(f"{stem}: {error}")
+
+    def _send(self, stem: str) -> Outcome:
+        item = self._spool.read(stem)
+        if item is None:
+            return self._without_facts(stem)
+        try:
+            response = carry(self.link, self._spool, item, piece_bytes=self._piece_bytes)
+        except FileNotFoundError:
+            return self._without_bytes(item)
+        return self._judge(item, response)
+
+    def _judge(self, item: Spooled, response: requests.Response) -> Outcome:
         problem = wire.problem(response.content)
-        match retry.verdict(response.status_code, is_ours=problem.code != wire.UNKNOWN):
+        match retry.verdict(response.status_code, is_ours=problem.code != wire.UNKNOWN, code=problem.code):
             case "stored":
-                return self._stored(spooled, response)
+                return self._stored(item, response)
             case "refused":
-                self._refused(spooled, problem)
-                return None
+                return self._refused(item, problem, response)
             case "identity":
                 return self._not_let_in(response, problem)
             case "again":
-                wait_s = retry.retry_after(response.headers.get("Retry-After"))
-                return self._failed(f"{response.status_code} {problem.code}: {problem.detail}", wait_s or 0.0)
+                wait_s = retry.retry_after(response.headers.get("Retry-After")) or 0.0
+                said = f"{response.status_code} {problem.code}: {problem.detail}"
+                return self._later(said, is_link=response.status_code in (408, 425, 429, 503), wait_s=wait_s)
 
-    def _post(self, spooled: Spooled) -> requests.Response:
-        target = wire.upload_target(
-            spooled.named(self._identity.robot), kind=spooled.kind, start_ns=spooled.start_ns, end_ns=spooled.end_ns
-        )
-        digest = wire.content_digest(bytes.fromhex(spooled.sha256))
-        now_ns = self._clock()
-        authorization = self._identity.authorization(
-            method="POST", target=target, digest=digest, now_ns=now_ns + self.state.clock_offset_ns
-        )
-        headers = {
-            "Authorization": authorization,
-            "Content-Digest": digest,
-            "Content-Type": spooled.content_type,
-            wire.ROBOT_TIME_HEADER: str(now_ns),
-        }
-        body = self._spool.data_path(spooled).read_bytes()
-        return self._session.post(
-            self._settings.url + target, data=body, headers=headers, timeout=self._settings.timeout_s
-        )
-
-    @property
-    def _session(self) -> requests.Session:
-        session: requests.Session | None = getattr(self._sessions, "session", None)
-        if session is None:
-            session = self._sessions.session = self._new_session()
-            session.trust_env = False
-            if self._settings.ca_file:
-                session.verify = str(self._settings.ca_file)
-        return session
-
-    def _stored(self, spooled: Spooled, response: requests.Response) -> float | None:
+    def _stored(self, item: Spooled, response: requests.Response) -> Outcome:
         try:
-            self._spool.acknowledge(spooled, Receipt.from_json(response.json()))
+            self._spool.acknowledge(item, Receipt.from_json(response.json()))
         except (ValueError, KeyError, TypeError, SpoolError) as error:
-            return self._failed(f"the server's receipt cannot be used: {error}")
+            return self._later(f"the server's receipt cannot be used: {error}")
+        self._piece_bytes = min(self._settings.piece_bytes, self._piece_bytes * 2)
         with self._lock:
             self.state.uploaded += 1
-            self.state.uploaded_bytes += spooled.bytes
+            self.state.uploaded_bytes += item.bytes
             self.state.failures_in_a_row, self.state.last_error = 0, ""
-        self._known.discard(spooled.stem)
-        return None
+        return Outcome("done")
 
-    def _refused(self, spooled: Spooled, problem: wire.Problem) -> None:
-        self._spool.quarantine(spooled, str(UploadError(problem.code, problem.detail)))
+    def _refused(self, item: Spooled, problem: wire.Problem, response: requests.Response) -> Outcome:
+        """The server will never take it. What it stands for is told by a gap record, if nothing of ours is there."""
+        if problem.code in NO_ROUTE:
+            self.alarm(f"{self._settings.url} takes no uploads: {problem.code}: {problem.detail}")
+            return self._later(f"{problem.code}: {problem.detail}", is_link=True)
+        if problem.code in ON_THE_WAY:
+            if self._is_whole(item):
+                return self._later(f"{item.stem} did not arrive whole: {problem.code}: {problem.detail}")
+            self.alarm(f"{item.stem}: its bytes are damaged on the disk")
+            if item.is_gap:
+                eviction.repair_gap(self._spool, item)
+                return Outcome("done", (item.stem,))
+        self._say(f"{item.stem} was refused: {problem.code}: {problem.detail}")
+        is_taken = problem.code == "conflict"
+        if item.is_gap and is_taken:
+            stored_sha256 = str(_extra(response, "stored_sha256"))
+            rest = eviction.arrived_after_all(self._spool, item, stored_sha256=stored_sha256)
+            return Outcome("done", () if rest is None else (rest.stem,))
+        reason = str(UploadError(problem.code, problem.detail))
+        gap = self._spool.quarantine(item, reason, leaves_gap=not is_taken)
+        return Outcome("done", () if gap is None else (gap.stem,))
+
+    def _not_let_in(self, response: requests.Response, problem: wire.Problem) -> Outcome:
+        """401 and 403 never cost data: take the server's time, or our newest key, and keep trying."""
+        if problem.code == "clock":
+            self.link.take_server_time(response)
+        elif problem.code == "unknown_key":
+            self.link.reload_identity(refused=response)
+        if problem.code != "clock":
+            self.alarm(f"the server does not let this robot in: {problem.code}: {problem.detail}")
+        self.state.clock_offset_ns = self.link.clock_offset_ns
+        return self._later(f"{response.status_code} {problem.code}: {problem.detail}", is_link=True)
+
+    def _without_facts(self, stem: str) -> Outcome:
+        """Another agent has carried it, or its facts are damaged: then they are made again from its bytes."""
+        if not (self._spool.folder / "sealed" / (stem + ".json")).exists():
+            return Outcome("done")
+        recovery.repair(self._spool, stem)
+        self.alarm(f"{stem}: its facts were damaged on the disk")
+        return Outcome("done", (stem,))
+
+    def _without_bytes(self, item: Spooled) -> Outcome:
+        """Only the facts are left. The server may have it all the same, the receipt being what was lost."""
+        if not self._spool.facts_path(item).exists():
+            return Outcome("done")
+        if item.is_gap:
+            eviction.repair_gap(self._spool, item)
+            return Outcome("done", (item.stem,))
+        if (why := self._spool.quarantine_reason(item)) is not None:  # the disk took no more of its quarantine
+            self._spool.finish_quarantine(item, why[0], leaves_gap=why[1])
+            return Outcome("done", (item.stem,) if why[1] else ())
+        response = create(self.link, item)
+        if response.status_code != 201 and wire.problem(response.content).code != "conflict":
+            return self._judge(item, response)
+        eviction.lost(self._spool, item)
+        self.alarm(f"{item.stem}: its bytes are missing on the disk")
+        return Outcome("done", (item.stem,))
+
+    def _is_whole(self, item: Spooled) -> bool:
+        """Whether the bytes on the disk are still those that were sealed."""
+        try:
+            return sha256_of(self._spool.data_path(item).read_bytes()) == item.sha256
+        except FileNotFoundError:
+            return False
+
+    def _later(self, error: str, *, is_link: bool = False, wait_s: float = 0.0) -> Outcome:
+        self._say(error)
+        return Outcome("again", is_link=is_link, retry_after_s=wait_s)
+
+    def _say(self, error: str) -> None:
         with self._lock:
-            self.state.last_error = f"{spooled.stem} was refused: {problem.code}: {problem.detail}"
-
-    def _not_let_in(self, response: requests.Response, problem: wire.Problem) -> float:
-        """401 and 403 never cost data: take the server's time if ours is wrong, and keep trying."""
-        server_ns = response.headers.get(wire.SERVER_TIME_HEADER, "")
-        if problem.code == "clock" and server_ns.isdecimal():
-            self.state.clock_offset_ns = int(server_ns) - self._clock()
-        return self._failed(f"{response.status_code} {problem.code}: {problem.detail}")
-
-    def _failed(self, error: str, wait_s: float = 0.0) -> float:
-        with self._lock:
-            self.state.failures_in_a_row += 1
             self.state.last_error = error
-        return wait_s
 
 
-def _priority(spooled: Spooled) -> tuple[int, str, int]:
-    return PRIORITY[spooled.kind], spooled.recording, spooled.start_ns
-
-
-def _finished(future: Future[None]) -> bool:
-    """Whether an upload has ended; an error that `_upload` did not expect is raised here."""
-    if not future.done():
-        return False
-    future.result()
-    return True
+def _extra(response: requests.Response, name: str) -> object:
+    try:
+        return response.json().get(name)
+    except (ValueError, AttributeError):
+        return None

@@ -44,7 +44,7 @@ def _section(table: str, title: str, settings: type[BaseSettings]) -> Iterator[s
 
 
 def _default(field: FieldInfo) -> str:
-    value = field.default
+    value = field.get_default(call_default_factory=True)
     if value is None or isinstance(value, SecretStr):
         return "unset"
     return f"`{value}`"

@@ -12,7 +12,7 @@ import av
 from dataset_catalog import Catalog
 from edge.segment import read_messages
 from edge.topics import AGENT_STREAM
-from edge.wire import MP4_TYPE, SegmentId
+from edge.wire import GAP_TYPE, MP4_TYPE, SegmentId
 from ingest_serve.raw_store import RawObject, RawStore
 
 
@@ -68,6 +68,8 @@ def _segments(store: RawStore, recordings: Collection[str]) -> Iterable[SegmentI
 
 
 def _count(raw: RawObject, body: bytes) -> tuple[str, int]:
+    if raw.content_type == GAP_TYPE:
+        return raw.kind, 0  # tells of what did not arrive
     if raw.content_type != MP4_TYPE:
         return raw.kind, sum(1 for _ in read_messages(io.BytesIO(body)))
     with av.open(io.BytesIO(body), format="mp4") as container:

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from edge import segment, wire
 from edge.identity import Identity
-from edge.segment import Message, Topic
+from edge.records import Topic
+from edge.segment import Message
 from edge.spool import Spool, Spooled
 
 RECORDING = "01J00000000000000000000000"
@@ -110,7 +111,7 @@ class SpoolView:
 
     def add(self, seq: int, *, recording: str = RECORDING, stream: str = "telemetry", messages: int = 3) -> Spooled:
         """Seal a small segment."""
-        kind = "telemetry" if stream in ("telemetry", "_agent") else "video"
+        kind = "telemetry" if stream in ("telemetry", "_agent", "_events") else "video"
         at_ns = START_NS + seq * 1_000_000_000
         data = [Message(Topic("/t", "json"), at_ns + n, n, b'{"n":%d}' % (seq * 1000 + n)) for n in range(messages)]
         built = segment.build(data)

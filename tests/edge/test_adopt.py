@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
 import json
 import shutil
@@ -16,9 +18,11 @@ from mcap.writer import CompressionType, Writer
 from edge import adopt as module
 from edge import segment, wire
 from edge.adopt import Adopted, adopt
-from edge.segment import MAGIC, Message
+from edge.chunks import MAGIC
+from edge.segment import Message
 from edge.settings import EdgeSettings
 from edge.spool import Spool
+from tests.faults.failing_disk import FailingDisk, Kind
 
 if TYPE_CHECKING:
     from tests.edge.conftest import SpoolView
@@ -37,7 +41,7 @@ def _write(
         channel = writer.register_channel("/chatter", "cdr", schema)
         for n, t_ns in enumerate(times):
             data = f"{path.name} {n}".encode().ljust(size, b".")
-            writer.add_message(channel, log_time=t_ns, publish_time=t_ns, data=data, sequence=n)
+            writer.add_message(channel, log_time=t_ns, publish_time=t_ns + 7, data=data, sequence=n)
         writer.finish()
 
 
@@ -195,7 +199,7 @@ def test_an_interrupted_run_makes_the_same_segments_again(
         files = view(folder).files()
         assert all(files[name] == data for name, data in before.items()), after
         (recording,) = Spool(folder).recordings()
-        known = Spool(folder).segments(recording)
+        known = Spool(folder).items(recording)
         assert sorted(known) == [
             *(f"{recording}/_agent/{seq:010d}" for seq in (0, 1)),
             *(f"{recording}/telemetry/{seq:010d}" for seq in range(5)),
@@ -205,6 +209,47 @@ def test_an_interrupted_run_makes_the_same_segments_again(
             assert len(view(folder).closing()) == 1
         else:
             assert len(Spool(folder).acknowledged(recording)) == after
+
+
+@pytest.mark.parametrize("kind", ["create", "write", "sync", "rename", "sync_folder", "mkdir"])
+def test_a_disk_that_fails_at_any_step_only_delays_an_adoption(
+    tmp_path: Path, bags: Path, view: View, kind: Kind
+) -> None:
+    _write(bags / "walk_0.mcap", _seconds(0, 25))
+    _write(bags / "walk_1.mcap", _seconds(25, 15))
+    expected = _read(bags / "walk_0.mcap") + _read(bags / "walk_1.mcap")
+    fired = 0
+    for after in range(100):
+        folder, disk = tmp_path / f"robot{after}", FailingDisk()
+        spool = Spool(folder, disk=disk)
+        fault = disk.fail(kind, error=errno.ENOSPC, after=after, times=1)
+        with contextlib.suppress(OSError):
+            list(adopt(spool, bags, settings=EdgeSettings(folder=folder)))
+        list(adopt(Spool(folder), bags, settings=EdgeSettings(folder=folder)))
+        assert view(folder).messages("telemetry") == expected, after
+        assert [one.seq for one in view(folder).segments("telemetry")] == list(range(5))
+        assert len(view(folder).closing()) == 1
+        assert [one.seq for one in view(folder).segments("_agent")] == [0, 1]
+        fired += fault.fired
+        if not fault.fired:
+            break
+    else:
+        raise AssertionError("there are more steps than were tried")
+    assert fired > 0
+
+
+def test_a_damaged_note_of_what_was_adopted_adopts_again_rather_than_not_at_all(
+    bags: Path, robot_folder: Path, view: View
+) -> None:
+    _write(bags / "walk_0.mcap", _seconds(0, 5))
+    _adopt(robot_folder, bags)
+    (note,) = (robot_folder / "adopted").iterdir()
+    damaged = bytearray(note.read_bytes())
+    damaged[damaged.index(b"walk_0.mcap")] ^= 1
+    note.write_bytes(damaged)
+    assert [one.messages for one in _adopt(robot_folder, bags)] == [5]
+    assert len(view(robot_folder).closing()) == 2
+    assert _adopt(robot_folder, bags) == []
 
 
 def test_an_interruption_after_the_last_word_says_it_once(
@@ -234,7 +279,8 @@ def test_a_segment_that_was_refused_is_not_made_again(bags: Path, robot_folder: 
     refused = view(robot_folder).segments("telemetry")[1]
     Spool(robot_folder).quarantine(refused, "bad_body: x")
     _adopt(robot_folder, bags)
-    assert [one.seq for one in view(robot_folder).segments("telemetry")] == [0, 2]
+    waiting = [(one.seq, one.cause) for one in view(robot_folder).segments("telemetry")]
+    assert waiting == [(0, ""), (1, "quarantined"), (2, "")]
 
 
 def test_a_damaged_file_is_adopted_as_far_as_it_can_be_read(bags: Path, robot_folder: Path, view: View) -> None:

@@ -60,7 +60,7 @@ def test_adoption_goes_on_after_a_disk_error_and_tells(
     monkeypatch: pytest.MonkeyPatch,
     until: Callable[..., None],
 ) -> None:
-    from edge import agent as module
+    from edge import adopt as module  # taken when it is needed
 
     said: list[str] = []
     adopt, failures = module.adopt, iter([False, True, True])

@@ -135,7 +135,7 @@ def test_status_tells_what_is_where(tmp_path: Path, run: Run) -> None:
         recorder.log("/t", 1, {})
         recorder.log("/t", 2, {})
     code, out, _ = run("status", "--folder", tmp_path, "--json")
-    lines: dict[str, Any] = {line["stream"]: line for line in json.loads(out)}
+    lines: dict[str, Any] = {line["stream"]: line for line in json.loads(out)["streams"]}
     assert code == 0
     assert (lines["telemetry"]["recorded"], lines["telemetry"]["waiting"], lines["_agent"]["waiting"]) == (2, 2, 2)
     code, out, _ = run("status", "--folder", tmp_path)

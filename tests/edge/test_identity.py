@@ -6,12 +6,14 @@ import base64
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import jwt
 import pytest
 import requests
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
@@ -30,7 +32,7 @@ from tests.faults.losing_disk import LosingDisk
 from tests.faults.power_loss import after_power_loss
 
 if TYPE_CHECKING:
-    from tests.edge.conftest import ScriptedServer
+    from tests.edge.conftest import Answer, Request, ScriptedServer
 
 NOW_NS = 1_760_000_000_000_000_000
 
@@ -634,3 +636,18 @@ def _can_sign(owner: Robot) -> bool:
         copy = Path(folder) / "robot"
         shutil.copytree(owner.folder, copy)
         return owner.server.knows(owner.present) or owner.server.knows(identity.fall_back(copy))
+
+
+def test_a_robot_whose_clock_is_wrong_enrols_by_the_servers_time(tmp_path: Path, server: ScriptedServer) -> None:
+    server_ns = time.time_ns() + 10 * 365 * 86_400 * 10**9
+
+    def refuse(_: Request) -> Answer:
+        answer = server.problem(401, "clock", "your clock is wrong")
+        return replace(answer, headers={**answer.headers, wire.SERVER_TIME_HEADER: str(server_ns)})
+
+    server.script = [refuse, lambda _: server.json(201, {})]
+    identity.enrol(tmp_path, "g1-007", "enrol-x", url=server.url, session=requests.Session())
+    tokens = [request.headers["Authorization"].removeprefix("Bearer ") for request in server.requests]
+    issued = [jwt.decode(token, options={"verify_signature": False})["iat"] for token in tokens]
+    assert issued[1] == server_ns // 10**9
+    assert abs(issued[0] - time.time()) < 60

@@ -46,13 +46,14 @@ def test_a_real_episode_arrives_whole(
     assert (played.episode, played.frames) == (EPISODE, count)
     assert played.task == "Pick up the yellow bottle on the table."
 
-    messages = view(tmp_path).messages("telemetry")
-    labels = [json.loads(one.data) for one in messages if one.topic.name == "/episode"]
+    messages, events = view(tmp_path).messages("telemetry"), view(tmp_path).messages("_events")
+    assert {one.topic.name for one in events} == {"/episode"}
+    labels = [json.loads(one.data) for one in events]
     assert [(one["event"], one["task"], one["success"]) for one in labels] == [
         ("start", played.task, None),
         ("end", played.task, True),
     ]
-    start_ns = next(one.t_ns for one in messages if one.topic.name == "/episode")
+    start_ns = events[0].t_ns
     assert len(dataset.topics) >= 2
     for feature in dataset.topics:
         found = [one for one in messages if one.topic.name == f"/{feature}"]
@@ -128,7 +129,7 @@ def test_bookkeeping_columns_are_no_topics(tmp_path: Path, view: View) -> None:
     _film(dataset, 5)
     assert [one.frames for one in lerobot.replay(dataset, tmp_path / "r", episodes=[0], video="encode", speed=0)] == [5]
     topics = {one.topic.name for one in view(tmp_path / "r").messages("telemetry")}
-    assert topics == {"/observation.state", "/episode"}
+    assert topics == {"/observation.state"}
     assert len(view(tmp_path / "r").messages("head")) == 5
 
 

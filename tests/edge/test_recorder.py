@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -20,9 +21,8 @@ from foxglove_schemas_protobuf.Pose_pb2 import Pose
 from numpy.typing import NDArray
 
 from edge import segment
-from edge.errors import BadName, EncodeError, RecorderClosed, SpoolError
+from edge.errors import BadName, EncodeError, RecorderClosed
 from edge.recorder import Recorder
-from edge.recovery import recover
 from edge.segment import Message
 from edge.settings import EdgeSettings
 from edge.spool import Spool
@@ -46,8 +46,9 @@ def _settings(folder: Path, **changed: Any) -> EdgeSettings:
 def _open_messages(folder: Path, recording: str, stream: str) -> list[Message]:
     """What could be read of the open journal if the power went now."""
     (journal,) = (folder / "open" / recording / stream).iterdir()
-    with journal.open("rb") as file:
-        return list(segment.read_torn(file))
+    sealed = segment.seal_journal(journal.read_bytes(), name=f"{recording}/{stream}/{journal.stem}")
+    assert sealed.damages == ()
+    return list(segment.read_messages(io.BytesIO(sealed.body)))
 
 
 @pytest.fixture
@@ -56,10 +57,10 @@ def held(monkeypatch: pytest.MonkeyPatch, until: Callable[..., None]) -> Callabl
     go, stuck = threading.Event(), threading.Event()
     append = StreamLog.append
 
-    def slow(log: StreamLog, *args: Any) -> None:
+    def slow(log: StreamLog, *args: Any, **kwargs: Any) -> bool:
         stuck.set()
         assert go.wait(20)
-        append(log, *args)
+        return append(log, *args, **kwargs)
 
     monkeypatch.setattr(StreamLog, "append", slow)
 
@@ -178,12 +179,14 @@ def test_an_episode_is_labelled_at_both_ends(tmp_path: Path, view: View) -> None
     with Recorder(tmp_path, clock=lambda: next(clock)) as recorder, recorder.episode(task="pour") as label:
         recorder.log("/t", 5, {})
         label.success, label.notes = True, "half full"
-    labels = [one for one in view(tmp_path).messages("telemetry") if one.topic.name == "/episode"]
+    labels = view(tmp_path).messages("_events")
+    assert {one.topic.name for one in labels} == {"/episode"}
     start, end = (json.loads(one.data) for one in labels)
     common = {"episode_id": label.episode_id, "task": "pour"}
     assert start == {**common, "event": "start", "success": None, "notes": None}
     assert end == {**common, "event": "end", "success": True, "notes": "half full"}
     assert labels[0].t_ns < labels[1].t_ns
+    assert [one.topic.name for one in view(tmp_path).messages("telemetry")] == ["/t"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -195,7 +198,7 @@ def test_an_episode_that_ends_in_an_exception_failed(tmp_path: Path, view: View,
 
     with Recorder(tmp_path) as recorder, pytest.raises(error):
         fail(recorder)
-    labels = [json.loads(one.data) for one in view(tmp_path).messages("telemetry")]
+    labels = [json.loads(one.data) for one in view(tmp_path).messages("_events")]
     assert [(one["event"], one["success"]) for one in labels] == [("start", None), ("end", False)]
 
 
@@ -205,8 +208,10 @@ def test_a_log_line_has_its_level_and_time(tmp_path: Path, view: View) -> None:
         recorder.text("debug", "tick", t_ns=5)
         with pytest.raises(ValueError, match="level must be one of debug, info, warning, error, fatal, got 'loud'"):
             recorder.text("loud", "x")
-    found = view(tmp_path).messages("telemetry")
+    found = view(tmp_path).messages("_events")
+    assert {one.topic.name for one in found} == {"/log"}
     assert [(one.t_ns, json.loads(one.data)["level"]) for one in found] == [(START_NS, 3), (5, 1)]
+    assert view(tmp_path).segments("telemetry") == []
 
 
 def test_a_protobuf_message_is_recorded_as_it_is(tmp_path: Path, view: View) -> None:
@@ -231,7 +236,15 @@ def test_a_full_queue_drops_counts_and_tells(tmp_path: Path, view: View, held: C
     found = [one.t_ns for one in view(tmp_path).messages("telemetry") if one.topic.name == "/t"]
     assert found == [0, 1, 2, 3, 4]
     assert view(tmp_path).closing()[0]["dropped"] == {"telemetry": 7}
-    assert recorder.counts == {"/first": 1, "/t": 5}
+    assert recorder.counts == {"/first": 1, "/t": 5, "/recording/dropped": 1}
+    (told,) = view(tmp_path).messages("_events")
+    assert json.loads(told.data) == {
+        "stream": "telemetry",
+        "count": 7,
+        "first_ns": 5,
+        "last_ns": 11,
+        "reason": "queue full",
+    }
 
 
 def test_a_replay_waits_for_room_and_drops_nothing(tmp_path: Path, held: Callable[[Recorder], Any]) -> None:
@@ -245,35 +258,6 @@ def test_a_replay_waits_for_room_and_drops_nothing(tmp_path: Path, held: Callabl
     assert (recorder.dropped, recorder.counts["/t"]) == ({}, 50)
 
 
-def test_a_failed_disk_never_reaches_the_robots_program(
-    tmp_path: Path, view: View, monkeypatch: pytest.MonkeyPatch, picture: Make
-) -> None:
-    recorder = Recorder(tmp_path)
-    recorder.log("/t", 1, {})
-    recorder.image("head", 1, picture(0))
-    recorder.flush()
-    append = StreamLog.append
-
-    def fail_video(log: StreamLog, *args: Any) -> None:
-        if log.stream == "head":
-            raise OSError(28, "No space left on device")
-        append(log, *args)
-
-    monkeypatch.setattr(StreamLog, "append", fail_video)
-    for n in range(2, 6):
-        recorder.image("head", n, picture(n))
-    recorder.log("/t", 2, {})
-    with pytest.raises(SpoolError, match="head cannot be written"):
-        recorder.flush()
-    assert recorder.dropped == {"head": 4}
-    with pytest.raises(SpoolError, match="head cannot be written"):
-        recorder.close()
-    assert [one.t_ns for one in view(tmp_path).messages("telemetry")] == [1, 2]
-    recover(Spool(tmp_path))
-    assert [one.t_ns for one in view(tmp_path).messages("head")] == [1]
-    assert [one["recovered"] for one in view(tmp_path).closing()] == [True]
-
-
 def test_a_closed_recorder_takes_nothing_more(tmp_path: Path, picture: Make) -> None:
     recorder = Recorder(tmp_path)
     recorder.close()
@@ -284,6 +268,8 @@ def test_a_closed_recorder_takes_nothing_more(tmp_path: Path, picture: Make) -> 
         lambda: recorder.text("info", "x"),
         lambda: recorder.video_file("head", 1, tmp_path / "a.mp4"),
         lambda: recorder.episode(task="x").__enter__(),
+        recorder.flush,
+        recorder.cut,
     ]
     for call in calls:
         with pytest.raises(RecorderClosed, match="make a new Recorder"):
@@ -347,6 +333,20 @@ def test_a_time_that_is_not_whole_nanoseconds_is_refused_at_the_call(tmp_path: P
     assert [one.t_ns for one in view(tmp_path).messages("telemetry")] == [2]
 
 
+@pytest.mark.parametrize("topic", ["", "/\udcff", None])
+def test_a_topic_that_no_file_could_hold_is_refused_at_the_call_and_costs_no_other(
+    tmp_path: Path, view: View, topic: Any
+) -> None:
+    with Recorder(tmp_path) as recorder:
+        recorder.log("/t", 1, {})
+        with pytest.raises(BadName, match="a topic's name must be text"):
+            recorder.log(topic, 2, {})
+        recorder.log("/t", 3, {})
+        recorder.text("error", "cannot open \udcff.bag", t_ns=4)
+    assert [one.t_ns for one in view(tmp_path).messages("telemetry")] == [1, 3]
+    assert [json.loads(one.data)["message"] for one in view(tmp_path).messages("_events")] == ["cannot open ?.bag"]
+
+
 @pytest.mark.parametrize("t_ns", [-1, 2**63 - 1, 2**64])
 def test_a_time_outside_the_protocol_is_refused_at_the_call(
     tmp_path: Path, view: View, picture: Make, t_ns: int
@@ -383,7 +383,7 @@ def test_a_stream_that_leaves_the_folder_is_refused(tmp_path: Path, picture: Mak
     assert [path.name for path in tmp_path.iterdir()] == ["robot"]
 
 
-@pytest.mark.parametrize("stream", ["telemetry", "_agent"])
+@pytest.mark.parametrize("stream", ["telemetry", "_agent", "_events"])
 def test_a_camera_cannot_take_a_stream_of_ours(tmp_path: Path, view: View, picture: Make, stream: str) -> None:
     write_mp4(tmp_path / "a.mp4", 3)
     with Recorder(tmp_path) as recorder:
@@ -412,6 +412,28 @@ def test_a_video_file_is_kept_as_it_is(tmp_path: Path, view: View) -> None:
     assert [view(tmp_path).body(one) for one in segments] == [(tmp_path / f"{n}.mp4").read_bytes() for n in (5, 7)]
     assert recorder.counts == {"/head": 12}
     assert view(tmp_path).closing()[0]["last_seq"]["head"] == 1
+
+
+def test_two_threads_that_bring_files_of_one_stream_lose_none(
+    tmp_path: Path, view: View, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, add = threading.Barrier(2), Spool.add
+
+    def slow(spool: Spool, *args: Any, **kwargs: Any) -> Any:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.2)
+        return add(spool, *args, **kwargs)
+
+    for n in (5, 7):
+        write_mp4(tmp_path / f"{n}.mp4", n)
+    with Recorder(tmp_path) as recorder:
+        with monkeypatch.context() as patch, ThreadPoolExecutor(2) as pool:
+            patch.setattr(Spool, "add", slow)
+            list(pool.map(lambda n: recorder.video_file("head", n, tmp_path / f"{n}.mp4"), (5, 7)))
+        assert recorder.recorded["head"] == 12
+    segments = view(tmp_path).segments("head")
+    assert [one.seq for one in segments] == [0, 1]
+    assert sorted(one.messages for one in segments) == [5, 7]
 
 
 def test_a_stream_takes_files_or_pictures_but_never_both(tmp_path: Path, view: View, picture: Make) -> None:

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edge import wire
+from edge.disk import DISK
+from edge.journal import JournalWriter
 from edge.recorder import Recorder
 from edge.recording import write_closing, write_opening
+from edge.records import Topic, message_record
 from edge.recovery import recover
-from edge.segment import MAGIC, Message, SegmentWriter, Topic
-from edge.spool import Spool
+from edge.spool import Spool, stem_of
 
 if TYPE_CHECKING:
     from tests.edge.conftest import SpoolView
@@ -49,9 +51,11 @@ while True:
 
 def _journal(spool: Spool, *, count: int, seq: int = 0) -> Path:
     path = spool.journal_path(RECORDING, "telemetry", seq, kind="telemetry")
-    writer = SegmentWriter.journal(path)
+    writer = JournalWriter(DISK, path, name=stem_of(RECORDING, "telemetry", seq))
+    writer.describe(1, Topic("/t", "json"))
     for n in range(count):
-        writer.add(Message(Topic("/t", "json"), n, n, b"{}"))
+        writer.add(message_record(1, n, n, n, b"{}"))
+    writer.sync()
     writer.close()
     return path
 
@@ -113,13 +117,15 @@ def test_a_journal_torn_inside_a_message_gives_the_messages_before_it(tmp_path: 
     assert [one.t_ns for one in view(tmp_path).messages("telemetry")] == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("content", [b"not MCAP at all", b"\0" * 4096, MAGIC[:5]])
+@pytest.mark.parametrize("content", [b"not a journal at all", b"\0" * 4096, b"\xff" * 5])
 def test_a_journal_that_nobody_can_read_is_kept_aside(tmp_path: Path, content: bytes) -> None:
     spool = Spool(tmp_path)
     spool.journal_path(RECORDING, "telemetry", 0, kind="telemetry").write_bytes(content)
     assert any("quarantined" in line for line in recover(spool))
-    kept = list((tmp_path / "quarantine").rglob("*.torn"))
+    kept = list((tmp_path / "quarantine").rglob("*.damaged"))
     assert [path.read_bytes() for path in kept] == [content]
+    (gap,) = spool.waiting(RECORDING, stream="telemetry")
+    assert (gap.is_gap, gap.seq, gap.cause) == (True, 0, "quarantined")
     assert recover(Spool(tmp_path)) == []
 
 
@@ -135,15 +141,16 @@ def test_a_journal_whose_segment_went_on_already_is_not_sealed_twice(tmp_path: P
     spool = Spool(tmp_path)
     path = _journal(spool, count=5)
     journal = path.read_bytes()
-    sealed = spool.seal(RECORDING, "telemetry", 0, kind="telemetry")
-    assert sealed is not None
+    recover(spool)
+    (sealed,) = spool.waiting(RECORDING, stream="telemetry")
+    path.parent.mkdir(parents=True)
     if where == "stored":
         spool.acknowledge(sealed, wire.Receipt("k", sealed.sha256, sealed.bytes, 1, already_stored=False))
     if where == "refused":
         spool.quarantine(sealed, "bad_body: x")
     path.write_bytes(journal)  # the crash came before it was removed
     recover(spool)
-    waiting = [one for one in spool.waiting() if one.stream == "telemetry"]
+    waiting = [one for one in spool.waiting() if one.stream == "telemetry" and not one.is_gap]
     assert len([*waiting, *spool.acknowledged(RECORDING), *spool.quarantined()]) == 1
     assert bool(waiting) == (where == "sealed")
 

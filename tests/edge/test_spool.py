@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
@@ -17,8 +16,8 @@ import pytest
 from edge import wire
 from edge.disk import DISK, read_lines
 from edge.errors import BadName, SpoolError
+from edge.records import Topic
 from edge.recovery import recover
-from edge.segment import Message, SegmentWriter, Topic
 from edge.settings import EdgeSettings
 from edge.spool import Spool, Spooled
 from edge.status import status
@@ -41,7 +40,7 @@ def test_an_added_segment_waits_with_its_facts_and_bytes(tmp_path: Path, view: V
     assert list(again.spool.waiting()) == [added]
     assert len(again.messages("telemetry")) == 3
     assert again.spool.last_seqs(RECORDING) == {"telemetry": 0}
-    assert list(again.spool.waiting(known={added.stem})) == []
+    assert again.spool.read(added.stem) == added
 
 
 def test_a_matching_receipt_frees_the_disk_and_is_remembered(tmp_path: Path, view: View) -> None:
@@ -66,8 +65,12 @@ def test_a_receipt_of_other_bytes_frees_nothing(tmp_path: Path, view: View, wron
 def test_quarantine_keeps_the_bytes_and_the_reason(tmp_path: Path, view: View) -> None:
     spool, added = view(tmp_path).spool, view(tmp_path).add(0)
     body = spool.data_path(added).read_bytes()
-    spool.quarantine(added, "bad_body: not MCAP")
-    assert list(spool.waiting()) == []
+    gap = spool.quarantine(added, "bad_body: not MCAP")
+    assert gap is not None
+    assert list(spool.waiting()) == [gap]
+    told = wire.Gap.parse(spool.data_path(gap).read_bytes())
+    assert (told.first_seq, told.last_seq, told.cause, told.reason) == (0, 0, "quarantined", "bad_body: not MCAP")
+    assert (told.counts, told.size_bytes) == (added.counts, added.bytes)
     assert spool.quarantined() == [(added, "bad_body: not MCAP")]
     assert (tmp_path / "quarantine" / f"{added.stem}.mcap").read_bytes() == body
     assert spool.last_seqs(RECORDING) == {"telemetry": 0}
@@ -137,133 +140,24 @@ def test_a_folder_that_cannot_be_used_is_a_spool_error(tmp_path: Path) -> None:
             Spool(folder)
 
 
-def test_an_empty_journal_seals_to_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["00.json", "notes.txt", "0000000000.mcap.tmp", "x.evicted"])
+def test_a_file_that_is_not_ours_disturbs_nothing(tmp_path: Path, view: View, name: str) -> None:
+    added = view(tmp_path).add(3)
+    (tmp_path / "sealed" / RECORDING / "telemetry" / name).write_bytes(b"what is this")
     spool = Spool(tmp_path)
-    path = spool.journal_path(RECORDING, "telemetry", 0, kind="telemetry")
-    SegmentWriter.journal(path).close()
-    assert spool.seal(RECORDING, "telemetry", 0, kind="telemetry") is None
-    assert not path.exists()
+    recover(spool)
+    assert list(spool.waiting()) == [added]
+    assert spool.last_seqs(RECORDING) == {"telemetry": 3}
 
 
-# -- crashes ---------------------------------------------------------------------------------------------------
-
-
-class PowerCut(BaseException):
-    """Not an `Exception`, so that nothing handles it."""
-
-
-class Cut:
-    """Lets `after` changes of the disk happen, and cuts before the next one."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-        self.left, self.happened = after, False
-        for where, names in ((os, ("open", "fsync", "replace", "unlink", "rmdir", "mkdir")), (Path, ("open", "mkdir"))):
-            for name in names:
-                monkeypatch.setattr(where, name, self._counting(getattr(where, name)))
-
-    def _counting(self, real: Callable[..., Any]) -> Callable[..., Any]:
-        def step(*args: Any, **kwargs: Any) -> Any:
-            if self.left == 0:
-                self.happened = True
-            if self.happened:
-                raise PowerCut
-            self.left -= 1
-            return real(*args, **kwargs)
-
-        return step
-
-
-def _cut_at_every_step(
-    folder: Path, act: Callable[[Path], Callable[[], object]], check: Callable[[Path, bool], None]
-) -> int:
-    """Run `act` on fresh folders, cut one step later each time, until it gets through; check each after recovery."""
-    for after in range(200):
-        here = folder / str(after)
-        here.mkdir()
-        with pytest.MonkeyPatch.context() as patch:
-            prepared = act(here)
-            cut = Cut(patch, after)
-            with contextlib.suppress(PowerCut):
-                prepared()
-        recover(Spool(here))
-        recover(Spool(here))
-        check(here, cut.happened)
-        if not cut.happened:
-            return after
-    raise AssertionError("never got through")
-
-
-def _sums(folder: Path) -> dict[str, int]:
-    lines = {line.stream: line for line in status(Spool(folder))}
-    for line in lines.values():
-        assert line.recorded == line.uploaded + line.waiting + line.quarantined
-    return {name: line.recorded for name, line in lines.items()}
-
-
-def test_a_crash_at_any_step_of_sealing_loses_and_doubles_nothing(tmp_path: Path, view: View) -> None:
-    def act(folder: Path) -> Callable[[], object]:
-        spool = Spool(folder)
-        writer = SegmentWriter.journal(spool.journal_path(RECORDING, "telemetry", 0, kind="telemetry"))
-        for n in range(5):
-            writer.add(Message(Topic("/t", "json"), n, n, b"{}"))
-        writer.sync()
-        writer.close()
-        return lambda: spool.seal(RECORDING, "telemetry", 0, kind="telemetry")
-
-    def check(folder: Path, happened: bool) -> None:
-        assert [one.t_ns for one in view(folder).messages("telemetry")] == list(range(5)), happened
-        assert _sums(folder)["telemetry"] == 5
-        assert not list((folder / "open").iterdir())
-        assert len(view(folder).closing()) == 1
-
-    assert _cut_at_every_step(tmp_path, act, check) >= 8
-
-
-def test_a_crash_at_any_step_of_acknowledging_loses_and_doubles_nothing(tmp_path: Path, view: View) -> None:
-    def act(folder: Path) -> Callable[[], object]:
-        added = view(folder).add(0)
-        return lambda: Spool(folder).acknowledge(added, _receipt(added))
-
-    def check(folder: Path, happened: bool) -> None:
-        spool = Spool(folder)
-        waiting, stored = list(spool.waiting()), spool.acknowledged(RECORDING)
-        assert [one.seq for one in (*waiting, *stored)] == [0]
-        assert bool(stored) or happened
-        assert all(spool.data_path(one).exists() for one in waiting)
-        assert _sums(folder) == {"telemetry": 3}
-
-    assert _cut_at_every_step(tmp_path, act, check) >= 4
-
-
-def test_a_crash_at_any_step_of_quarantining_keeps_the_bytes_in_one_place(tmp_path: Path, view: View) -> None:
-    def act(folder: Path) -> Callable[[], object]:
-        added = view(folder).add(0)
-        return lambda: Spool(folder).quarantine(added, "bad_body: x")
-
-    def check(folder: Path, happened: bool) -> None:
-        spool = Spool(folder)
-        waiting, aside = list(spool.waiting()), [one for one, _ in spool.quarantined()]
-        assert [one.seq for one in (*waiting, *aside)] == [0]
-        assert bool(aside) or happened
-        place = "sealed" if waiting else "quarantine"
-        assert (folder / place / f"{RECORDING}/telemetry/0000000000.mcap").stat().st_size > 100
-        assert _sums(folder) == {"telemetry": 3}
-
-    assert _cut_at_every_step(tmp_path, act, check) >= 4
-
-
-def test_a_segment_half_way_to_quarantine_counts_once_before_recovery_too(
-    tmp_path: Path, view: View, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    added = view(tmp_path).add(0)
-
-    def cut(*_: Any) -> None:
-        raise PowerCut
-
-    monkeypatch.setattr(Spool, "move_to_quarantine", cut)
-    with pytest.raises(PowerCut):
-        Spool(tmp_path).quarantine(added, "bad_body: x")
-    assert _sums(tmp_path) == {"telemetry": 3}
+def test_folders_of_what_was_delivered_are_removed_and_those_in_use_are_not(tmp_path: Path, view: View) -> None:
+    seen, other = view(tmp_path), "01J00000000000000000000001"
+    spool, added = seen.spool, seen.add(0)
+    seen.add(0, recording=other)
+    spool.acknowledge(added, _receipt(added))
+    spool.tidy()
+    assert [path.name for path in (tmp_path / "sealed").iterdir()] == [other]
+    assert spool.acknowledged(RECORDING) == [added]
 
 
 def test_what_was_synced_has_every_folder_above_it_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +175,7 @@ def test_what_was_synced_has_every_folder_above_it_synced(tmp_path: Path, monkey
     folder = tmp_path / "var" / "robot"
     spool = Spool(folder)
     log = StreamLog(spool, RECORDING, "telemetry", kind="telemetry", settings=EdgeSettings(folder=folder))
-    log.append(Topic("/t", "json"), 1, b"{}")
+    log.append(Topic("/t", "json"), 1, 1, b"{}")
     log.sync(now=True)
     journal = spool.journal_path(RECORDING, "telemetry", 0, kind="telemetry")
     assert {str(path) for path in (journal, *list(journal.parents)[:5])} <= synced

@@ -18,6 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge import topics
+from edge.errors import BadName
+from edge.records import Topic
 
 START_NS = 1_760_000_000_123_456_789
 values = st.recursive(
@@ -82,6 +84,19 @@ def test_what_json_cannot_hold_at_all_is_a_type_error(message: dict[str, Any]) -
         topics.encode_json(message)
 
 
+def test_characters_that_utf8_cannot_hold_cost_no_message() -> None:
+    assert _json({"message": "cannot open \udcff.bag", "n": 1}) == {"message": "cannot open ?.bag", "n": 1}
+    assert _json({"\udcff": [math.nan, "\ud800"]}) == {"?": [None, "?"]}
+
+
+@pytest.mark.parametrize("name", ["", "/\udcff", None, 5, b"/t"])
+@pytest.mark.parametrize("message", [{}, Pose()])
+def test_a_name_that_a_topic_cannot_have_is_refused(name: Any, message: Any) -> None:
+    for _ in range(2):
+        with pytest.raises(BadName, match="a topic's name must be text"):
+            topics.encode(name, message)
+
+
 def test_a_mapping_that_is_no_dict_is_a_message() -> None:
     assert _json(MappingProxyType({"a": 1})) == {"a": 1}
 
@@ -104,6 +119,8 @@ def test_a_protobuf_message_stays_protobuf_and_carries_its_schema() -> None:
 
 def test_the_same_sort_of_message_gives_the_same_topic() -> None:
     assert topics.encode("/pose", Pose())[0] == topics.encode("/pose", Pose())[0]
+    assert topics.encode("/pose", Pose())[0] != topics.encode("/other", Pose())[0]
+    assert topics.encode("/pose", Pose())[0] != topics.encode("/pose", CompressedVideo())[0]
 
 
 def test_a_video_message_holds_its_frame_and_time_to_the_nanosecond() -> None:
@@ -112,7 +129,17 @@ def test_a_video_message_holds_its_frame_and_time_to_the_nanosecond() -> None:
     assert message.timestamp.seconds * 10**9 + message.timestamp.nanos == START_NS
 
 
-@pytest.mark.parametrize("topic", [topics.LOG, topics.EPISODE, topics.RECORDING_OPENED, topics.RECORDING_CLOSED])
-def test_our_own_topics_carry_a_json_schema(topic: topics.Topic) -> None:
+OURS = [
+    topics.LOG,
+    topics.EPISODE,
+    topics.RECORDING_OPENED,
+    topics.RECORDING_CLOSED,
+    topics.DROPPED,
+    topics.STATUS,
+]
+
+
+@pytest.mark.parametrize("topic", OURS)
+def test_our_own_topics_carry_a_json_schema(topic: Topic) -> None:
     assert json.loads(topic.schema_data)["type"] == "object"
     assert topic.schema_encoding == "jsonschema"

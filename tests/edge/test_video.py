@@ -116,6 +116,31 @@ def test_no_packet_holds_a_b_frame(picture: Make) -> None:
     assert {PictureType(frame.pict_type) for frame in frames} == {PictureType.I, PictureType.P}
 
 
+def test_pictures_are_scaled_to_the_size_asked_for(picture: Make) -> None:
+    encoder = VideoEncoder(
+        width=32, height=24, source_size=(64, 48), gop_frames=10, crf=21, max_bit_rate=2_500_000, fps=5
+    )
+    assert (encoder.width, encoder.height, encoder.source_size) == (32, 24, (64, 48))
+    packets = [encoder.encode(t_ns, picture(n), color="rgb", keyframe=False) for n, t_ns in enumerate(_steady(5))]
+    for n, frame in enumerate(_decode(packets)):
+        small = picture(n).reshape(24, 2, 32, 2, 3).mean(axis=(1, 3))
+        assert np.abs(frame - small).mean() < 20
+    with pytest.raises(EncodeError, match=r"shape \(48, 64, 3\)"):
+        encoder.encode(START_NS, picture(0, width=32, height=24), color="rgb", keyframe=False)
+
+
+@pytest.mark.parametrize("fps", [1, 5, 20, 30])
+def test_the_bit_rate_stays_below_its_bound_at_the_rate_stated(fps: int) -> None:
+    noise, seconds, bound = np.random.default_rng(1), 12, 100_000
+    encoder = VideoEncoder(width=128, height=96, gop_frames=30, crf=21, max_bit_rate=bound, fps=fps)
+    sizes = []
+    for n in range(seconds * fps):
+        image = noise.integers(0, 256, (96, 128, 3), np.uint8)
+        sizes.append(len(encoder.encode(START_NS + n * 10**9 // fps, image, color="rgb", keyframe=False).data))
+    later = 8 * sum(sizes[2 * fps :]) / (seconds - 2)
+    assert bound * 0.5 < later < bound * 1.2
+
+
 def test_bgr_pictures_keep_their_colors() -> None:
     red = np.zeros((48, 64, 3), np.uint8)
     red[:, :, 2] = 255

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from dataset_catalog import Catalog
-from edge.topics import AGENT_STREAM
+from edge.topics import AGENT_STREAM, EVENTS_STREAM
 from fleetfeed.demo import account
 from fleetfeed.demo.fleet import DemoRobot
 from fleetfeed.demo.robot import CAMERA
@@ -94,5 +94,5 @@ def test_killed_replica_and_killed_agent_lose_nothing_and_double_nothing(stack: 
     seqs = Catalog(storage).sql(
         f"SELECT stream, count(*) AS n, max(seq) AS last FROM segments WHERE robot_id = '{ROBOT}' GROUP BY ALL"
     )
-    assert {row["stream"] for row in seqs.to_pylist()} == {"telemetry", CAMERA, AGENT_STREAM}
+    assert {row["stream"] for row in seqs.to_pylist()} == {"telemetry", CAMERA, EVENTS_STREAM, AGENT_STREAM}
     assert all(row["n"] == row["last"] + 1 for row in seqs.to_pylist())
