@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if is_soak() and Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.timeout(0))
+
+
+@pytest.fixture
+def memory_path(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is such a file system: a trial that draws its own disk needs no real syncs."""
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
+    if not (memory.is_dir() and os.access(memory, os.W_OK)):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="faults-", dir=memory) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture
