@@ -6,11 +6,11 @@ The line is synced before the ledger is removed; after a crash in between, the l
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from edge import checked
 from edge.disk import read_lines
-from edge.spool import FOLDED, Spool, named_by
+from edge.spool import FOLDED, Spool, Spooled, named_by, stem_of
 from edge.wire import check_recording
 
 
@@ -40,6 +40,12 @@ def folded(spool: Spool) -> Iterator[tuple[str, dict[str, dict[str, int]]]]:
             yield fields["recording"], fields["streams"]
 
 
+def gone(gap: Spooled, stored: Mapping[str, Spooled]) -> int:
+    """Messages that a gap record tells of, without those of segments (`stored`, by stem) that had arrived after all."""
+    stems = (stem_of(gap.recording, gap.stream, seq) for seq in range(gap.seq, gap.last_seq + 1))
+    return max(0, gap.messages - sum(stored[stem].messages for stem in stems if stem in stored))
+
+
 def _is_kept(spool: Spool, recording: str) -> bool:
     """Whether the spool still holds something of a recording besides its ledger."""
     places = (spool.folder / place / recording for place in ("open", "sealed", "quarantine"))
@@ -48,10 +54,12 @@ def _is_kept(spool: Spool, recording: str) -> bool:
 
 def _sums(spool: Spool, recording: str) -> dict[str, dict[str, int]]:
     sums: dict[str, dict[str, int]] = {}
-    for item in spool.acknowledged(recording):
+    items = spool.acknowledged(recording)
+    stored = {item.stem: item for item in items if not item.is_gap}
+    for item in items:
         counts = sums.setdefault(item.stream, {"uploaded": 0, "dropped": 0})
         if not item.is_gap:
             counts["uploaded"] += item.messages
         elif item.cause != "quarantined":
-            counts["dropped"] += item.messages
+            counts["dropped"] += gone(item, stored)
     return sums

@@ -4,34 +4,48 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from edge.status import Overview, StreamStatus
 
 STALE_S = 10.0
+WIDTH = 80
+HEADER = ("recorded", "uploaded", "waiting", "dropped", "aside", "open", "MB", "oldest")
+LEGEND = "aside: in quarantine; open: not sealed yet; MB, oldest: of what waits"
 
 
 def overview_of(seen: Overview, *, now_ns: int) -> RenderableType:
-    lines: list[RenderableType] = [_table(seen.streams, now_ns)]
-    lines += [Text(line) for line in (*_recorders(seen.recorders), *_agent(seen.agent, now_ns))]
-    alarms = [*seen.agent.get("alarms", ()), *(text for one in seen.recorders.values() for text in one["alarms"])]
-    lines += [Text(f"alarm: {text}", style="red") for text in alarms]
+    below = (*_damaged(seen.streams), *_recorders(seen.recorders), *_agent(seen.agent, now_ns))
+    lines = [Text(line) for line in (*_table(seen.streams, now_ns), *below)]
+    recorders = (text for one in seen.recorders.values() for text in one.get("alarms", ()))
+    lines += [Text(f"alarm: {text}", style="red") for text in (*seen.agent.get("alarms", ()), *recorders)]
     return Group(*lines)
 
 
-def _table(streams: list[StreamStatus], now_ns: int) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("stream", overflow="fold")
-    for name in ("recorded", "uploaded", "waiting", "dropped", "aside", "open", "MB", "oldest"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for line in streams:
-        oldest = _age((now_ns - line.oldest_waiting_ns) / 1e9) if line.oldest_waiting_ns else ""
-        numbers = (line.recorded, line.uploaded, line.waiting, line.dropped, line.quarantined, line.open)
-        table.add_row(line.stream, *map(str, numbers), f"{line.waiting_bytes / 1e6:.1f}", oldest)
-    return table
+def _table(streams: list[StreamStatus], now_ns: int) -> list[str]:
+    """One row a stream, in 80 columns: a name for which there is no room stands on a line of its own."""
+    rows = [HEADER, *(_numbers(line, now_ns) for line in streams)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    numbers = ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
+    names = ["stream", *(line.stream for line in streams)]
+    room = min(max(map(len, names)), max(len(names[0]), WIDTH - len(numbers[0]) - 2))
+    table = []
+    for name, row in zip(names, numbers, strict=True):
+        fits = len(name) <= room
+        table += [] if fits else [name]
+        table.append(f"{name if fits else '':<{room}}  {row}")
+    return [*table, LEGEND, ""]
+
+
+def _numbers(line: StreamStatus, now_ns: int) -> tuple[str, ...]:
+    oldest = _age((now_ns - line.oldest_waiting_ns) / 1e9) if line.oldest_waiting_ns else ""
+    counts = (line.recorded, line.uploaded, line.waiting, line.dropped, line.quarantined, line.open)
+    return (*map(str, counts), f"{line.waiting_bytes / 1e6:.1f}", oldest)
+
+
+def _damaged(streams: list[StreamStatus]) -> list[str]:
+    return [f"{line.stream}: {line.damaged} damaged stretches in quarantine" for line in streams if line.damaged]
 
 
 def _recorders(recorders: dict[str, dict[str, Any]]) -> list[str]:
@@ -49,17 +63,23 @@ def _agent(agent: dict[str, Any], now_ns: int) -> list[str]:
         return ["agent: has not run here yet"]
     age_s = (now_ns - agent.get("told_ns", 0)) / 1e9
     if not agent.get("is_running") or age_s > STALE_S:
-        return [f"agent: not running, last seen {_age(age_s)} ago", *_link(agent)]
-    return [f"agent: running (pid {agent.get('pid')})", *_link(agent), *_clock(agent.get("clock"))]
+        return [f"agent: not running, last seen {_age(age_s)} ago", *_last_error(agent)]
+    link = (*_link(agent), *_last_error(agent), *_clock(agent.get("clock")))
+    return [f"agent: running (pid {agent.get('pid')})", *link]
 
 
 def _link(agent: dict[str, Any]) -> list[str]:
     link = agent.get("link", {})
-    failures, error = link.get("failures_in_a_row", 0), link.get("last_error", "")
+    failures = link.get("failures_in_a_row", 0)
     state = f"down, {failures} failures in a row" if failures else "up"
     metered = f", metered ({link.get('metered_because')})" if link.get("metered") else ""
     sent = f"{link.get('uploaded', 0)} uploads, {link.get('uploaded_bytes', 0) / 1e6:.1f} MB since it started"
-    return [f"link: {state}{metered}; {sent}", *([f"last error: {error}"] if error else [])]
+    return [f"link: {state}{metered}; {sent}"]
+
+
+def _last_error(agent: dict[str, Any]) -> list[str]:
+    error = agent.get("link", {}).get("last_error", "")
+    return [f"last error: {error}"] if error else []
 
 
 def _clock(clock: dict[str, Any] | None) -> list[str]:

@@ -183,8 +183,14 @@ class Spool:
 
     def _add(self, item: Spooled, body: bytes) -> Spooled:
         folder = self.folder / "sealed" / check_recording(item.recording) / check_stream(item.stream)
-        self.disk.make_folder(folder)
-        self.disk.write_file(self.data_path(item), body)
+        for is_last_try in (False, False, True):
+            try:
+                self.disk.make_folder(folder)
+                self.disk.write_file(self.data_path(item), body)
+                break
+            except FileNotFoundError:  # the folder was empty, and `tidy` came in between
+                if is_last_try:
+                    raise
         self.disk.write_file(self.facts_path(item), checked.dumps(asdict(item)).encode())
         return item
 
@@ -214,13 +220,14 @@ class Spool:
 
         `OSError` where the disk does not give them: then nothing is known.
         """
-        return Spooled.parse(checked.read(self.folder / "sealed" / (stem + ".json")))
+        item = Spooled.parse(checked.read(self.folder / "sealed" / (stem + ".json")))
+        return item if item and item.stem == stem else None
 
     def waiting(self, recording: str = "*", *, stream: str = "*") -> Iterator[Spooled]:
         """Items that are sealed and not acknowledged. Those with damaged facts are left out: see `repair`."""
         for path in (self.folder / "sealed").glob(f"{recording}/{stream}/*.json"):
             item = Spooled.parse(_facts(path))
-            if item is not None:
+            if item is not None and path == self.facts_path(item):
                 yield item
 
     def acknowledge(self, item: Spooled, receipt: Receipt) -> None:

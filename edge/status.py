@@ -88,17 +88,18 @@ def _count_gone(
 ) -> None:
     """What went, each once: told to the server, waiting to be told, or (`.evicted`) not yet part of a record.
 
-    The first segment of a gap may have arrived after all: then it is in `stored`, and the rest of the gap has a record
-    of its own, which for a moment lies inside the whole one.
+    Segments of a gap may have arrived after all: then they are in `stored`. The rest behind the first of them has a
+    record of its own, which for a moment lies inside the whole one.
     """
     told: set[tuple[str, str, int]] = set()
     for one in sorted(gaps, key=lambda gap: (gap.recording, gap.stream, gap.seq, -gap.last_seq)):
         if one.cause in ("evicted", "lost") and (one.recording, one.stream, one.seq) not in told:
             told |= {(one.recording, one.stream, seq) for seq in range(one.seq, one.last_seq + 1)}
-            arrived = stored[one.stem].messages if one.stem in stored else 0
-            _count(found, [replace(one, counts={"": one.messages - arrived})], "dropped")
+            _count(found, [replace(one, counts={"": ledger.gone(one, stored)})], "dropped")
     evicted = (Spooled.parse(checked.read(path)) for path in (spool.folder / "sealed").glob("*/*/*.evicted"))
-    untold = (one for one in evicted if one and (one.recording, one.stream, one.seq) not in told)
+    untold = (
+        one for one in evicted if one and one.stem not in stored and (one.recording, one.stream, one.seq) not in told
+    )
     _count(found, untold, "dropped")
 
 

@@ -55,8 +55,8 @@ class DeliveringRobot:
         self._identity = Identity(ROBOT, key)
 
     def uploader(self, **changed: Any) -> Uploader:
-        quick = {"scan_s": 0.005, "max_backoff_s": 0.01, "timeout_s": 5, "uploads_at_once": 1}
-        settings = EdgeSettings(folder=self.spool.folder, url=URL, **{**quick, **changed})
+        quick = {"url": URL, "scan_s": 0.005, "max_backoff_s": 0.01, "timeout_s": 5, "uploads_at_once": 1}
+        settings = EdgeSettings(folder=self.spool.folder, **{**quick, **changed})
         return Uploader(
             self.spool,
             self._identity,

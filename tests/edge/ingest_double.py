@@ -10,11 +10,14 @@ import hashlib
 import io
 import json
 import re
+import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import IO, Any
 from urllib.parse import parse_qs, urlsplit
 
 import requests
@@ -98,6 +101,7 @@ class IngestDouble(BaseAdapter):
         self.script: list[Fault] = []
         self.objects: dict[str, Stored] = {}
         self.uploads: dict[str, Unfinished] = {}
+        self.blocks: list[tuple[float, int]] = []  # of paced bodies: when each came, and its size
         self.gate = threading.Event()
         self.gate.set()
         self.inside = 0
@@ -148,33 +152,41 @@ class IngestDouble(BaseAdapter):
     def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
         """Called by `requests` for everything under `URL`."""
         body: Any = request.body or b""
-        data = body if isinstance(body, bytes) else b"".join(iter(lambda: body.read(1 << 13), b""))
+        data = body if isinstance(body, bytes) else b"".join(self._blocks(body))
         asked = Asked(str(request.method), str(request.path_url), dict(request.headers), data)
         assert request.headers.get("Content-Length", "0") == str(len(data))
-        return _response(request, self._answer(asked))
+        return _response(request, self.answer(asked))
+
+    def _blocks(self, body: IO[bytes]) -> Iterator[bytes]:
+        """What a connection reads of a body, as it is given."""
+        while block := body.read(1 << 14):
+            self.blocks.append((time.monotonic(), len(block)))
+            yield block
 
     def close(self) -> None:
         """Nothing is open."""
 
-    def _answer(self, asked: Asked) -> Said:
+    def answer(self, asked: Asked) -> Said:
+        """`requests.ConnectionError` where nobody hears it."""
         with self._lock:
             self.asked.append(asked)
             self.inside += 1
             fault = self.script.pop(0) if self.script else self._serve
         assert self.gate.wait(20)
         said = None
-        with self._lock:
-            try:
-                said = fault(asked)
-                return said
-            finally:
+        try:
+            said = fault(asked)
+            return said
+        finally:
+            with self._lock:
                 self.inside -= 1
                 self.said.append(said)
 
     # -- the service -------------------------------------------------------------------------------------------
 
     def _serve(self, asked: Asked) -> Said:
-        said = self._refusal(asked) or self._route(asked)
+        with self._lock:
+            said = self._refusal(asked) or self._route(asked)
         return Said(said.status, said.body, {wire.SERVER_TIME_HEADER: str(self.clock()), **said.headers})
 
     def _refusal(self, asked: Asked) -> Said | None:
@@ -271,6 +283,43 @@ class IngestDouble(BaseAdapter):
         one = self.objects[key]
         receipt = wire.Receipt(key, one.sha256, len(one.body), self.clock(), already_stored=status == 200)
         return Said(status, json.dumps(receipt.as_json()).encode())
+
+
+@contextmanager
+def on_a_socket(double: IngestDouble) -> Iterator[str]:
+    """The same service behind a real connection on loopback; yields its URL. What nobody hears is cut off."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_any(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            try:
+                said = double.answer(Asked(self.command, self.path, self.headers, body))  # type: ignore[arg-type]
+            except requests.ConnectionError:
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
+            self.send_response(said.status)
+            length = {"Content-Length": str(len(said.body))} if said.status != 204 else {}
+            for name, value in {**said.headers, **length}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(said.body)
+
+        do_POST = do_PATCH = do_HEAD = handle_any
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http.daemon_threads = True
+    threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{http.server_address[1]}"
+    finally:
+        http.shutdown()
+        http.server_close()
 
 
 def _response(request: requests.PreparedRequest, said: Said) -> requests.Response:

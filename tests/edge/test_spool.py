@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edge import wire
-from edge.disk import DISK, read_lines
+from edge.disk import DISK, Disk, read_lines
 from edge.errors import BadName, SpoolError
 from edge.records import Topic
 from edge.recovery import recover
@@ -158,6 +158,25 @@ def test_folders_of_what_was_delivered_are_removed_and_those_in_use_are_not(tmp_
     spool.tidy()
     assert [path.name for path in (tmp_path / "sealed").iterdir()] == [other]
     assert spool.acknowledged(RECORDING) == [added]
+
+
+def test_a_folder_that_is_tidied_away_while_a_segment_comes_is_made_again(tmp_path: Path, view: View) -> None:
+    spool, added = view(tmp_path).spool, view(tmp_path).add(0)
+    spool.acknowledge(added, _receipt(added))
+
+    class TidyDisk(Disk):
+        def make_folder(self, folder: Path) -> None:
+            super().make_folder(folder)
+            if not was_tidied:
+                was_tidied.append(True)
+                spool.tidy()
+
+    was_tidied: list[bool] = []
+    seen = view(tmp_path)
+    seen.spool.disk = TidyDisk()
+    again = seen.add(1)
+    assert was_tidied
+    assert list(spool.waiting()) == [again]
 
 
 def test_what_was_synced_has_every_folder_above_it_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
