@@ -37,8 +37,6 @@ def evict(spool: Spool, stems: Iterable[str]) -> list[Spooled]:
         spool.disk.rename(spool.facts_path(item), _evicted_path(spool, item))
     for folder in sorted({spool.facts_path(item).parent for item in gone}):
         spool.disk.sync_folder(folder)
-    for item in gone:
-        spool.disk.unlink(spool.data_path(item))
     streams = sorted({(recording, stream) for recording, stream, _ in (stem.split("/") for stem in chosen)})
     return [gap for recording, stream in streams for gap in bundle(spool, recording, stream)]
 
@@ -48,7 +46,7 @@ def bundle(spool: Spool, recording: str, stream: str) -> list[Spooled]:
     folder = spool.folder / "sealed" / recording / stream
     evicted = [item for path in sorted(folder.glob("*.evicted")) if (item := Spooled.parse(checked.read(path)))]
     for item in evicted:
-        spool.disk.unlink(spool.data_path(item))  # left where an eviction, or its removal, did not go through
+        spool.disk.unlink(spool.data_path(item))
     gaps = []
     for run in _ranges(evicted):
         gaps.append(_add_gap(spool, run))

@@ -164,8 +164,8 @@ def _seal_leftovers(spool: Spool, recording: str) -> Iterator[str]:
             yield f"{recording}/{folder.name}/{journal.stem}: {_seal_journal(spool, recording, journal)}"
     yield from _adopt_orphans_of(spool, recording)  # the last word may be one of them
     dropped = read_state(spool.recorder_state_path(recording)).get("dropped", {})
-    write_closing(spool, recording, time.time_ns(), dropped=dropped, recovered=True)
-    yield f"{recording}: closed after a crash"
+    if write_closing(spool, recording, time.time_ns(), dropped=dropped, recovered=True) is not None:
+        yield f"{recording}: closed after a crash"
 
 
 def _seal_journal(spool: Spool, recording: str, journal: Path) -> str:

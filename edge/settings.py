@@ -45,7 +45,7 @@ class EdgeSettings(BaseSettings):
     )
     preview_width: int = Field(320, ge=16, description="Width of the preview's pictures, in pixels.")
     preview_share: float = Field(
-        0.05, gt=0, le=1, description="Bound of the preview's bit rate, as a share of `max_bit_rate`."
+        0.05, gt=0, le=1, description="Bound of the preview's bytes, as a share of its camera's."
     )
     status_s: float = Field(60.0, gt=0, description="How often a recorder tells the server its state, in seconds.")
     max_bytes: int = Field(32 << 30, ge=1 << 20, description="The spool's budget; beyond it the least valuable goes.")

@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -225,7 +226,7 @@ class Spool:
 
     def waiting(self, recording: str = "*", *, stream: str = "*") -> Iterator[Spooled]:
         """Items that are sealed and not acknowledged. Those with damaged facts are left out: see `repair`."""
-        for path in (self.folder / "sealed").glob(f"{recording}/{stream}/*.json"):
+        for path in self.paths(f"sealed/{recording}/{stream}/*.json"):
             item = Spooled.parse(_facts(path))
             if item is not None and path == self.facts_path(item):
                 yield item
@@ -315,11 +316,15 @@ class Spool:
         return [(item, str(facts["reason"])) for item, facts in self.quarantine_entries(recording)]
 
     def quarantine_entries(self, recording: str = "*") -> Iterator[tuple[Spooled, dict[str, Any]]]:
-        for path in sorted((self.folder / "quarantine").glob(f"{recording}/*/*.json")):
+        for path in sorted(self.paths(f"quarantine/{recording}/*/*.json")):
             facts = _facts(path)
             item = Spooled.parse(facts)
             if item is not None and facts is not None:
                 yield item, facts
+
+    def paths(self, pattern: str) -> Iterator[Path]:
+        """What is there by a pattern. Folders that go away meanwhile, or cannot be read, hold nothing."""
+        return (self.folder / found for found in glob.iglob(pattern, root_dir=self.folder))
 
     def recordings(self) -> list[str]:
         """Every recording that this spool keeps something of, oldest first; those that are folded are left out."""
@@ -336,7 +341,7 @@ class Spool:
         """What lies in open segments and in quarantine."""
         found = 0
         for place in ("open", "quarantine"):
-            for path in (self.folder / place).glob("*/*/*"):
+            for path in self.paths(f"{place}/*/*/*"):
                 with contextlib.suppress(FileNotFoundError):
                     found += path.stat().st_size
         return found
@@ -359,7 +364,7 @@ class Spool:
         """The highest sealed seq of each stream of a recording, by the names of the files and the ledger."""
         last: dict[str, int] = {}
         for place in ("sealed", "quarantine"):
-            for path in (self.folder / place).glob(f"{recording}/*/*.*"):
+            for path in self.paths(f"{place}/{recording}/*/*.*"):
                 seq = seq_in(path)
                 if seq is not None and path.suffix != ".tmp":
                     last[path.parent.name] = max(seq, last.get(path.parent.name, -1))

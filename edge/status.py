@@ -96,7 +96,7 @@ def _count_gone(
         if one.cause in ("evicted", "lost") and (one.recording, one.stream, one.seq) not in told:
             told |= {(one.recording, one.stream, seq) for seq in range(one.seq, one.last_seq + 1)}
             _count(found, [replace(one, counts={"": ledger.gone(one, stored)})], "dropped")
-    evicted = (Spooled.parse(checked.read(path)) for path in (spool.folder / "sealed").glob("*/*/*.evicted"))
+    evicted = (Spooled.parse(checked.read(path)) for path in spool.paths("sealed/*/*/*.evicted"))
     untold = (
         one for one in evicted if one and one.stem not in stored and (one.recording, one.stream, one.seq) not in told
     )
