@@ -131,7 +131,7 @@ def _odd_items(folder: Path) -> dict[int, set[str]]:
     found: dict[int, set[str]] = {}
     for path in sorted(folder.iterdir()):
         seq = seq_in(path)
-        if seq is not None and path.suffix in SUFFIXES:
+        if seq is not None and path.suffix in SUFFIXES and path.is_file():
             found.setdefault(seq, set()).add(path.suffix)
     return {seq: suffixes for seq, suffixes in found.items() if suffixes not in WHOLE and ".evicted" not in suffixes}
 
@@ -143,6 +143,9 @@ def _adopt(spool: Spool, stem: str, suffixes: set[str], *, is_told: bool) -> str
     for suffix in sorted(left):
         spool.disk.unlink(path.with_suffix(suffix))
     if item is None and not left:
+        went = path.with_suffix(".evicted").exists() or not any(path.with_suffix(one).exists() for one in suffixes)
+        if went:  # the agent, which works on while a recorder recovers, has just carried it or let it go
+            return ""
         repair(spool, stem)
         return "its facts were missing"
     return f"removed what was left: {', '.join(sorted(left))}" if left else ""

@@ -6,6 +6,7 @@ requests, first come first served.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
@@ -216,12 +217,30 @@ class IngestDouble(BaseAdapter):
             if upload is None:
                 return self.problem(404, "upload_unknown")
             return self._append(found[1], upload, asked) if asked.method == "PATCH" else self._state(204, upload)
+        if found := re.fullmatch(rf"/v1/robots/{ROBOT}/keys(/\w+)?", asked.target):
+            return self._retire(found[1][1:], asked) if asked.method == "DELETE" else self._take_key(asked)
         assert asked.method == "POST"
         assert re.match(rf"/v1/robots/{ROBOT}/(telemetry|video)\?", asked.target)
         key = wire.SegmentId(ROBOT, *asked.name).key
         if asked.headers.get(wire.UPLOAD_COMPLETE_HEADER) == "?0":
             return self._create(key, asked)
         return self._store(key, Stored(asked.headers["Content-Type"], asked.body), target=asked.target)
+
+    def _take_key(self, asked: Asked) -> Said:
+        body = json.loads(asked.body)
+        new = Ed25519PublicKey.from_public_bytes(base64.b64decode(body["public_key"]))
+        signing.verify_request(
+            body["proof"], lambda: new, robot=ROBOT, method="POST", target=asked.target, digest="", now_ns=self.clock()
+        )
+        self.keys.append(new)
+        kid = signing.key_id(signing.public_bytes(new))
+        return Said(201, json.dumps({"robot": ROBOT, "key_id": kid}).encode())
+
+    def _retire(self, kid: str, asked: Asked) -> Said:
+        if signing.token_key_id(asked.headers["Authorization"].removeprefix("Bearer ")) == kid:
+            return self.problem(409, "key_in_use")
+        self.keys = [key for key in self.keys if signing.key_id(signing.public_bytes(key)) != kid]
+        return Said(204)
 
     def _create(self, key: str, asked: Asked) -> Said:
         sha256 = wire.parse_content_digest(asked.headers[wire.REPR_DIGEST_HEADER]).hex()
@@ -307,7 +326,7 @@ def on_a_socket(double: IngestDouble) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(said.body)
 
-        do_POST = do_PATCH = do_HEAD = handle_any
+        do_POST = do_PATCH = do_HEAD = do_DELETE = handle_any
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""

@@ -25,6 +25,7 @@ from edge.asked import Asked, ask
 from edge.chunks import MAGIC
 from edge.disk import Disk
 from edge.errors import AgentRuns, SpoolError
+from edge.eviction import evict
 from edge.policy import StreamPolicy
 from edge.records import Topic
 from edge.segment import Message, SegmentFacts, read_messages, sha256_of
@@ -34,6 +35,7 @@ from edge.state_file import read_state
 from edge.status import overview, status
 from edge.stream_log import StreamLog
 from edge.wire import GAP_TYPE, MCAP_TYPE, Gap, Kind
+from tests.edge.conftest import SpoolView
 from tests.edge.delivering import QuickDisk, enrol
 from tests.edge.ingest_double import IngestDouble, on_a_socket
 from tests.faults.failing_disk import FailingDisk, SmallDisk
@@ -426,3 +428,40 @@ def test_what_is_kept_on_the_robot_does_not_keep_an_agent_from_ending(
     ask(spool, Asked("lidar", "*", 10**18, 10**18 + 1))
     assert run() == ["lidar"]
     assert sorted(ingest.stored(RECORDING, "lidar")) == [0]
+
+
+def test_an_agent_starts_on_a_folder_in_which_much_is_damaged(
+    at_work: Callable[..., Any], tmp_path: Path, ingest: IngestDouble, until: Until
+) -> None:
+    seen = SpoolView(Spool(tmp_path / "robot", disk=QuickDisk()))
+    spool = seen.spool
+    added = [seen.add(seq) for seq in range(4)]
+    spool.remember(seen.add(4), key="k", server_time_ns=1)
+    spool.quarantine(seen.add(5), "bad_body: x", leaves_gap=False)
+    (gap,) = evict(spool, [seen.add(seq).stem for seq in (6, 7)])
+    ask(spool, Asked("*"))
+    (request,) = (spool.folder / "requests").iterdir()
+    damaged = {
+        spool.facts_path(added[1]): b"\0" * 100,
+        spool.facts_path(added[2]): b"",
+        spool.data_path(added[3]): b"what was it",
+        spool.data_path(gap): b"",
+        spool.data_path(gap).with_suffix(".parts"): b"{",
+        spool.folder / "ledger" / f"{RECORDING}.jsonl": b"\xff{}\n\n\0",
+        spool.folder / "ledger" / "folded.jsonl": b'{"recording": 7}\n',
+        spool.folder / "quarantine" / RECORDING / "telemetry" / "0000000005.json": b"x" * 50,
+        request: b"[]",
+        spool.agent_state_path: b"{",
+    }
+    for path, content in damaged.items():
+        path.write_bytes(content)
+    with at_work() as one:
+        until(lambda: not list(one.spool.waiting()))
+    stored = ingest.stored(RECORDING, "telemetry")
+    assert sorted(stored) == [0, 1, 2, 3, 4, 6]
+    assert {seq for seq, item in stored.items() if item.content_type == GAP_TYPE} == {3, 6}
+    told = Gap.parse(stored[6].body)
+    assert (told.first_seq, told.last_seq, told.counts) == (6, 7, {"/t": 6})
+    kept = spool.folder / "quarantine" / RECORDING / "telemetry"
+    assert (kept / "0000000003.mcap").read_bytes() == b"what was it"
+    assert (kept / "0000000005.mcap").exists(), "what was set aside stays, also without its reason"

@@ -13,11 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge import __main__ as command
+from edge import identity, signing
 from edge.recorder import Recorder
-from edge.spool import Spool
+from edge.spool import Spool, lock_file
+from tests.edge.delivering import enrol
+from tests.edge.ingest_double import IngestDouble, on_a_socket
 
 if TYPE_CHECKING:
     from tests.edge.conftest import ScriptedServer, SpoolView
@@ -62,7 +67,7 @@ def test_the_module_runs_and_tells_its_commands() -> None:
     words = [sys.executable, "-m", "edge", "--help"]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0
-    for name in ("enrol", "run", "status", "adopt", "replay-lerobot"):
+    for name in ("enrol", "rotate-key", "run", "status", "ask", "adopt", "replay-lerobot"):
         assert name in done.stdout
 
 
@@ -202,3 +207,104 @@ def test_the_bar_ends_with_the_upload(enrolled: Path, server: ScriptedServer, ru
     code, _, _ = run("adopt", source, "--folder", enrolled, "--url", server.url)
     assert (code, len(server.stored)) == (0, 3)
     assert threading.active_count() <= threads + 2
+
+
+def test_status_fits_a_narrow_screen_and_says_what_is_wrong(
+    enrolled: Path, server: ScriptedServer, run: Run, until: Callable[..., None]
+) -> None:
+    with Recorder(enrolled) as recorder:
+        recorder.image("chest_camera_left_wide", 1, np.zeros((16, 16, 3), np.uint8))
+    server.script = [lambda _: server.problem(401, "unknown_key", "no such key")] * 10_000
+    words = ["run", "--folder", str(enrolled), "--url", server.url]
+    process = subprocess.Popen([sys.executable, "-m", "edge", *words])
+    try:
+        until(lambda: "unknown_key" in json.dumps(_overview(enrolled, run)["agent"]), limit_s=30)
+        code, out, _ = run("status", "--folder", enrolled)
+    finally:
+        process.kill()
+        process.wait()
+    assert code == 0
+    assert all(len(line) <= 80 for line in out.splitlines())
+    for word in (
+        "chest_camera_left_wide",
+        "recorded",
+        "quarantine",
+        f"running (pid {process.pid})",
+        "failures in a row",
+    ):
+        assert word in out
+    assert "alarm: the server does not let this robot in: unknown_key: no such key" in " ".join(out.split())
+    assert "last error: 401 unknown_key: no such key" in out
+
+
+def _overview(folder: Path, run: Run) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(run("status", "--folder", folder, "--json")[1])
+    assert told.keys() == {"streams", "agent", "recorders"}
+    return told
+
+
+def test_asking_has_the_agent_send_what_it_keeps(
+    enrolled: Path, server: ScriptedServer, run: Run, view: View, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEETFEED_CONFIG", str(enrolled / "fleetfeed.toml"))
+    (enrolled / "fleetfeed.toml").write_text('[edge.streams.lidar]\nsend = "on_request"\n')
+    added = [view(enrolled).add(seq, stream="lidar") for seq in range(4)]
+
+    def sent() -> list[int]:
+        assert run("run", "--folder", enrolled, "--url", server.url, "--until-empty")[0] == 0
+        return sorted(int(key.rpartition("seq=")[2]) for key in server.stored)
+
+    assert sent() == []
+    times = ("--from", added[1].start_ns, "--to", added[2].start_ns + 1)
+    code, _, said = run("ask", "lid*", "--folder", enrolled, "--recording", added[0].recording, *times)
+    assert (code, said) == (0, "the agent uploads lid* as it finds the time")
+    assert sent() == [1, 2]
+    run("ask", "lidar", "--folder", enrolled)
+    assert sent() == [0, 1, 2, 3]
+
+
+def test_asking_for_an_empty_range_is_an_error(tmp_path: Path, run: Run) -> None:
+    code, _, said = run("ask", "lidar", "--folder", tmp_path, "--from", 5, "--to", 5)
+    assert (code, said) == (2, "fleetfeed edge: a request's range must not be empty, got 5..5")
+
+
+def test_a_key_is_replaced_and_the_old_one_retired(
+    tmp_path: Path, key: Ed25519PrivateKey, run: Run, view: View
+) -> None:
+    folder = tmp_path / "robot"
+    enrol(folder, key)
+    ingest = IngestDouble(key.public_key())
+    view(folder).add(0)
+    with on_a_socket(ingest) as url:
+        code, _, said = run("rotate-key", "--folder", folder, "--url", url)
+        assert (code, said) == (0, "g1-007 signs with a new key; the old one counts no longer")
+        assert run("run", "--folder", folder, "--url", url, "--until-empty")[0] == 0
+    now = identity.load(folder)
+    assert [signing.public_bytes(one) for one in ingest.keys] == [now.public_key]
+    assert now.key_id != signing.key_id(signing.public_bytes(key.public_key()))
+    assert len(ingest.objects) == 1
+    assert sorted(path.name for path in folder.glob("robot.key*")) == ["robot.key"]
+
+
+def test_a_key_that_the_server_does_not_take_stays_as_it_was(tmp_path: Path, key: Ed25519PrivateKey, run: Run) -> None:
+    folder = tmp_path / "robot"
+    enrol(folder, key)
+    ingest = IngestDouble(key.public_key())
+    ingest.script = [ingest.refuse(503, "busy")]
+    with on_a_socket(ingest) as url:
+        code, _, said = run("rotate-key", "--folder", folder, "--url", url)
+    assert (code, _is_one_sentence(said)) == (2, True)
+    assert identity.load(folder).key_id == signing.key_id(signing.public_bytes(key.public_key()))
+
+
+def test_a_second_agent_is_refused_in_a_sentence(enrolled: Path, server: ScriptedServer, run: Run) -> None:
+    lock = lock_file(Spool(enrolled).agent_lock_path)
+    assert lock is not None
+    code, _, said = run("run", "--folder", enrolled, "--url", server.url, "--until-empty")
+    assert (code, _is_one_sentence(said)) == (2, True)
+    assert "another agent runs on" in said
+    source = enrolled / "bags"
+    source.mkdir()
+    code, _, said = run("adopt", source, "--folder", enrolled, "--url", server.url)
+    assert (code, "another agent runs on" in said) == (0, True), "it uploads what was adopted"
+    os.close(lock)

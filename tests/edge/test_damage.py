@@ -313,9 +313,13 @@ def test_a_file_that_is_not_ours_stops_nothing(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.mkdir() if name.endswith("/") else path.write_bytes(b"what is this")
     recover(robot.spool)
-    with robot.running():
-        until(lambda: stored_and_told(robot)[0] == [0, 1])
+    if name.endswith(".json/"):  # what cannot be read may be facts: it is tried again
+        with robot.running():
+            until(lambda: stored_and_told(robot)[0] == [0, 1])
+    else:
+        assert robot.deliver().state.alarms == []
     assert stored_and_told(robot) == ([0, 1], [])
+    assert recover(robot.spool) == []
     robot.spool.tidy()
     ledger.fold(robot.spool, older_than_s=-1)
     assert recorded_in(robot.spool.folder) == 6

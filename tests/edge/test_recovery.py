@@ -20,8 +20,8 @@ from edge.journal import JournalWriter
 from edge.recorder import Recorder
 from edge.recording import write_closing, write_opening
 from edge.records import Topic, message_record
-from edge.recovery import recover
-from edge.spool import Spool, stem_of
+from edge.recovery import recover, recover_recordings
+from edge.spool import Spool, Spooled, stem_of
 
 if TYPE_CHECKING:
     from tests.edge.conftest import SpoolView
@@ -190,3 +190,28 @@ def test_several_journals_of_one_crash_are_all_sealed(tmp_path: Path, view: View
     recover(spool)
     assert [sum(one.counts.values()) for one in view(tmp_path).segments("telemetry")] == [3, 4]
     assert view(tmp_path).closing()[0]["last_seq"] == {"telemetry": 1, "_agent": 0}
+
+
+@pytest.mark.parametrize("meanwhile", ["delivered", "evicted"])
+def test_what_the_agent_takes_away_while_a_recorder_recovers_is_not_made_again(
+    tmp_path: Path, view: View, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    """A recorder starts, and looks after a dead recording that the agent is just delivering."""
+    seen = view(tmp_path)
+    spool, added, read = seen.spool, seen.add(0), Spool.read
+    _journal(spool, count=1, seq=1)
+    left = spool.facts_path(added) if meanwhile == "delivered" else spool.data_path(added)
+    away = spool.data_path(added) if meanwhile == "delivered" else spool.facts_path(added)
+    facts = away.read_bytes()
+    away.unlink()
+
+    def go_on_then_read(spool: Spool, stem: str) -> Spooled | None:
+        if meanwhile == "delivered":
+            left.unlink(missing_ok=True)
+        else:
+            left.with_suffix(".evicted").write_bytes(facts)
+        return read(spool, stem)
+
+    monkeypatch.setattr(Spool, "read", go_on_then_read)
+    recover_recordings(spool)
+    assert [one.seq for one in spool.waiting(RECORDING, stream="telemetry")] == [1]

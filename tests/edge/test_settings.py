@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from edge.policy import StreamPolicy
 from edge.settings import EdgeSettings
 
 
@@ -58,6 +59,19 @@ def test_settings_cannot_be_changed_afterwards() -> None:
         ("gop_frames", "31"),
         ("uploads_at_once", "0"),
         ("timeout_s", "-1"),
+        ("max_bytes", "1000"),
+        ("min_free_bytes", "-1"),
+        ("hold_bytes", "-1"),
+        ("piece_bytes", "100"),
+        ("max_upload_rate", "-1"),
+        ("ledger_days", "-1"),
+        ("preview_fps", "31"),
+        ("preview_share", "0"),
+        ("status_s", "0"),
+        ("metered", "perhaps"),
+        ("streams", '{"head": {"send": "sometimes"}}'),
+        ("streams", '{"head": {"priority": -1}}'),
+        ("streams", '{"head": {"worth": 3}}'),
         ("url", "robots.example"),
         ("url", "http:///x"),
     ],
@@ -70,3 +84,13 @@ def test_a_value_outside_its_bounds_is_refused(monkeypatch: pytest.MonkeyPatch, 
 
 def test_a_slash_at_the_end_of_the_url_does_not_become_part_of_the_routes() -> None:
     assert EdgeSettings(url="http://127.0.0.1:8000/").url == "http://127.0.0.1:8000"
+
+
+def test_what_a_stream_is_worth_is_a_table_of_its_own(config: Path) -> None:
+    config.write_text('[edge.streams."*_camera"]\nsend = "unmetered"\n[edge.streams.lidar]\npriority = 40\n')
+    assert EdgeSettings().streams == {"*_camera": StreamPolicy(send="unmetered"), "lidar": StreamPolicy(priority=40)}
+
+
+def test_streams_can_be_told_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEETFEED_EDGE_STREAMS", '{"lidar": {"send": "on_request"}}')
+    assert EdgeSettings().streams == {"lidar": StreamPolicy(send="on_request")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -158,6 +159,16 @@ def test_folders_of_what_was_delivered_are_removed_and_those_in_use_are_not(tmp_
     spool.tidy()
     assert [path.name for path in (tmp_path / "sealed").iterdir()] == [other]
     assert spool.acknowledged(RECORDING) == [added]
+
+
+def test_folders_that_are_tidied_away_while_somebody_looks_hold_nothing(tmp_path: Path, view: View) -> None:
+    seen = view(tmp_path)
+    for stream in ("head", "telemetry"):
+        seen.add(0, stream=stream)
+    looking = seen.spool.waiting()
+    first = next(looking)
+    shutil.rmtree(tmp_path / "sealed" / RECORDING / ("head" if first.stream == "telemetry" else "telemetry"))
+    assert list(looking) == []
 
 
 def test_a_folder_that_is_tidied_away_while_a_segment_comes_is_made_again(tmp_path: Path, view: View) -> None:

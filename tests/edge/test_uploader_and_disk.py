@@ -10,7 +10,7 @@ import pytest
 import requests
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edge import transfer, wire
+from edge import eviction, transfer, wire
 from edge.backlog import Backlog
 from edge.errors import BadName
 from edge.link import Link
@@ -235,10 +235,24 @@ def test_other_bytes_under_its_name_leave_no_gap(robot: DeliveringRobot) -> None
 
 
 def test_a_gap_record_that_is_refused_is_kept_aside(robot: DeliveringRobot) -> None:
-    gap = robot.spool.quarantine(robot.seen.add(0), "bad_body: x")
-    assert gap is not None
+    (gap,) = eviction.evict(robot.spool, [robot.seen.add(seq).stem for seq in range(2)])
+    body = robot.spool.data_path(gap).read_bytes()
     robot.server.script = [robot.server.refuse(400, "bad_gap")]
     robot.deliver()
-    assert list(robot.spool.waiting()) == []
-    kept = [path.name for path in (robot.spool.folder / "quarantine").rglob("*") if path.is_file()]
-    assert sorted(kept) == ["0000000000.gap", "0000000000.json", "0000000000.mcap"]
+    kept = {path.name: path for path in (robot.spool.folder / "quarantine").rglob("*") if path.is_file()}
+    assert kept.keys() == {"0000000000.gap", "0000000000.json"}
+    assert kept["0000000000.gap"].read_bytes() == body
+    assert not [path for path in (robot.spool.folder / "sealed").rglob("*") if path.is_file()]
+    assert [(line.recorded, line.quarantined) for line in status(robot.spool)] == [(6, 6)]
+
+
+@pytest.mark.parametrize("damage", ["missing", "flipped"])
+def test_a_gap_record_whose_bytes_were_lost_is_made_again_as_it_was(robot: DeliveringRobot, damage: str) -> None:
+    """The server has it already, and only the receipt was lost: the same bytes are no conflict."""
+    (gap,) = eviction.evict(robot.spool, [robot.seen.add(seq).stem for seq in range(2)])
+    path = robot.spool.data_path(gap)
+    robot.server.objects[gap.named("g1-007").key] = Stored(wire.GAP_TYPE, path.read_bytes())
+    path.unlink() if damage == "missing" else path.write_bytes(path.read_bytes()[::-1])
+    robot.deliver()
+    assert robot.spool.acknowledged(RECORDING) == [gap]
+    assert [one.status for one in robot.server.said if one] == ([200] if damage == "missing" else [400, 200])
