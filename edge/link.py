@@ -153,4 +153,5 @@ class Link:
 
 def _server_ns(response: requests.Response) -> int | None:
     text = response.headers.get(wire.SERVER_TIME_HEADER, "")
-    return int(text) if text.isascii() and text.isdecimal() and int(text) <= wire.MAX_TIME_NS else None
+    is_time = text.isascii() and text.isdecimal() and len(text) < 20
+    return int(text) if is_time and int(text) <= wire.MAX_TIME_NS else None

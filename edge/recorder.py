@@ -229,7 +229,7 @@ class Recorder:
         self.alarms.append(text)
         try:
             self._on_alarm(text)
-        except Exception as error:  # noqa: BLE001 - the robot's program failed, the writing must not
+        except BaseException as error:  # noqa: BLE001 - the robot's program failed, the writing must not
             log_alarm(f"on_alarm failed: {type(error).__name__}: {error}")
 
     def _put_label(self, label: Episode, event: str) -> None:

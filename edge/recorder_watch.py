@@ -10,6 +10,7 @@ from edge.recording import Words
 from edge.records import Topic
 from edge.state_file import read_state, write_state
 from edge.topics import DROPPED
+from edge.writer import WAIT_S
 
 if TYPE_CHECKING:
     from edge.recorder import Recorder
@@ -37,7 +38,7 @@ class Watch:
     def stop(self) -> None:
         """End the thread."""
         self._stop.set()
-        self._thread.join()
+        self._thread.join(WAIT_S)  # a disk that hangs holds it, not who closes
 
     def tell_drops(self) -> None:
         """Say what was dropped since the last time."""

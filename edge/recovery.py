@@ -31,7 +31,7 @@ def recover(spool: Spool) -> list[str]:
 def recover_recordings(spool: Spool) -> list[str]:
     """Seal and close the recordings whose recorder has died."""
     done: list[str] = []
-    for folder in sorted((spool.folder / "open").iterdir()):
+    for folder in folders_in(spool.folder / "open", named=str):
         try:
             lock = spool.lock_recording(folder.name)
         except (SpoolError, BadName, OSError):  # a live recorder's, or not of our making
@@ -162,7 +162,7 @@ def _left_over(item: Spooled | None, suffixes: set[str], *, is_told: bool) -> se
 
 
 def _seal_leftovers(spool: Spool, recording: str) -> Iterator[str]:
-    for folder in sorted(path for path in (spool.folder / "open" / recording).iterdir() if path.is_dir()):
+    for folder in folders_in(spool.folder / "open" / recording, named=str):
         for journal in sorted(folder.iterdir()):
             yield f"{recording}/{folder.name}/{journal.stem}: {_seal_journal(spool, recording, journal)}"
     yield from _adopt_orphans_of(spool, recording)  # the last word may be one of them

@@ -47,6 +47,7 @@ from edge.wire import (
 SUFFIX = {MCAP_TYPE: ".mcap", MP4_TYPE: ".mp4", GAP_TYPE: ".gap"}
 FOLDERS = ("open", "sealed", "ledger", "quarantine", "requests")
 FOLDED = "folded"
+STATE_NAME = "state.json"
 MAX_REASON = 1000
 
 
@@ -77,10 +78,23 @@ class Spooled:
     @classmethod
     def parse(cls, facts: Mapping[str, Any] | None) -> Self | None:
         """None where facts are missing or not those of an item."""
-        try:
-            return None if facts is None else cls(**{one.name: facts[one.name] for one in fields(cls)})
-        except (KeyError, TypeError):
+        if facts is None:
             return None
+        try:
+            found = cls(**{one.name: facts[one.name] for one in fields(cls)})
+            is_sound = found.is_sound
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
+        return found if is_sound else None
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether every fact is of its kind: whoever wrote them, they are used as paths and in requests."""
+        check_recording(self.recording)
+        check_stream(self.stream)
+        numbers = (self.seq, self.start_ns, self.end_ns, self.bytes, self.last_seq, *self.counts.values())
+        is_sha256 = len(bytes.fromhex(self.sha256)) == 32
+        return all(type(one) is int for one in numbers) and self.content_type in SUFFIX and is_sha256
 
     @property
     def stem(self) -> str:
@@ -125,6 +139,8 @@ class Spool:
     def lock_recording(self, recording: str) -> int:
         """Claim a recording for this process; returns the lock's file descriptor. `SpoolError` if another holds it."""
         path = self.folder / "open" / check_recording(recording) / "lock"
+        if path.parent.is_symlink():
+            raise SpoolError(f"{path.parent} is a link: it leads to what is not ours")
         while True:
             self.disk.make_folder(path.parent)
             with contextlib.suppress(FileNotFoundError):  # the folder was released between the two lines
@@ -156,9 +172,9 @@ class Spool:
         """Remove the empty open folder of a recording; its lock must be held."""
         folder = self.folder / "open" / recording
         for path in folder.iterdir():
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 self.disk.rmdir(path)
-            elif path.name != "lock":
+            elif path.name.startswith(STATE_NAME):
                 self.disk.unlink(path)
         self.disk.unlink(folder / "lock")
         with contextlib.suppress(OSError):  # `recover` of another process looks into it just now, and removes it
@@ -197,7 +213,7 @@ class Spool:
 
     def recorder_state_path(self, recording: str) -> Path:
         """What a live recorder tells (`edge/state_file.py`)."""
-        return self.folder / "open" / recording / "state.json"
+        return self.folder / "open" / recording / STATE_NAME
 
     @property
     def agent_state_path(self) -> Path:
@@ -309,7 +325,9 @@ class Spool:
     def acknowledged(self, recording: str) -> list[Spooled]:
         """What the ledger holds, each item once; lines that are torn or damaged are left out."""
         lines = map(checked.loads, read_lines(self.folder / "ledger" / f"{recording}.jsonl"))
-        return list({one.stem: one for one in map(Spooled.parse, lines) if one is not None}.values())
+        found = [one for one in map(Spooled.parse, lines) if one is not None]
+        gaps, segments = ({one.stem: one for one in found if one.is_gap is is_gap} for is_gap in (True, False))
+        return list({**gaps, **segments}.values())  # a segment that arrived wins over what told that it went
 
     def quarantined(self, recording: str = "*") -> list[tuple[Spooled, str]]:
         """What was set aside, and why."""
@@ -375,10 +393,13 @@ class Spool:
 
 
 def folders_in(folder: Path, *, named: Callable[[str], str]) -> list[Path]:
-    """The folders in a folder, in order, whose names the check `named` allows; whatever else lies there is not ours."""
+    """The folders in a folder, in order, whose names the check `named` allows; whatever else lies there is not ours.
+
+    A link is not followed: what it leads to is not ours either.
+    """
     try:
         with os.scandir(folder) as found:
-            paths = sorted(Path(entry.path) for entry in found if entry.is_dir())
+            paths = sorted(Path(entry.path) for entry in found if entry.is_dir(follow_symlinks=False))
     except (FileNotFoundError, NotADirectoryError):
         return []
     return [path for path in paths if named_by(named, path.name)]

@@ -84,4 +84,5 @@ def _append(link: Link, target: str, piece: bytes, *, offset: int, total: int) -
 def _offset(response: requests.Response, *, status: int) -> int | None:
     """The durable offset that an answer tells; None where the answer is another one."""
     text = response.headers.get(wire.UPLOAD_OFFSET_HEADER, "")
-    return int(text) if response.status_code == status and text.isascii() and text.isdecimal() else None
+    is_offset = text.isascii() and text.isdecimal() and len(text) < 19
+    return int(text) if response.status_code == status and is_offset else None

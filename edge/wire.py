@@ -168,8 +168,8 @@ def problem(body: bytes) -> Problem:
     """Read an error answer; one that is not ours (a proxy's page) has the code `unknown`."""
     try:
         fields = json.loads(body)
-        return Problem(str(fields["code"]), str(fields["detail"]))
-    except (ValueError, KeyError, TypeError):
+        return Problem(str(fields["code"])[:80], str(fields["detail"])[:1000])
+    except (ValueError, KeyError, TypeError, RecursionError):
         return Problem(UNKNOWN, body[:200].decode(errors="replace"))
 
 

@@ -160,9 +160,12 @@ class IngestDouble(BaseAdapter):
 
     def _blocks(self, body: IO[bytes]) -> Iterator[bytes]:
         """What a connection reads of a body, as it is given."""
-        while block := body.read(1 << 14):
-            self.blocks.append((time.monotonic(), len(block)))
-            yield block
+        try:
+            while block := body.read(1 << 14):
+                self.blocks.append((time.monotonic(), len(block)))
+                yield block
+        except OSError as error:
+            raise requests.ConnectionError(error) from error  # so does a connection
 
     def close(self) -> None:
         """Nothing is open."""

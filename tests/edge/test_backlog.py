@@ -115,6 +115,26 @@ def test_a_look_costs_the_same_with_a_large_backlog(
     assert len(costs[0]) < 20
 
 
+def test_folders_in_which_nothing_came_or_went_are_not_listed_again(
+    tmp_path: Path, view: View, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = view(tmp_path)
+    seen.add(0)
+    folders = (tmp_path / "sealed" / RECORDING, tmp_path / "requests")
+    for folder in folders:
+        os.utime(folder, (1e9, 1e9))
+    backlog = Backlog(seen.spool, {})
+    for _ in range(2):
+        backlog.look()
+    with monkeypatch.context() as patch:
+        calls = calls_to_the_disk(patch)
+        backlog.look()
+    assert [call for call in calls if not call.startswith("stat")] == [f"scandir {tmp_path / 'sealed'}"]
+    seen.add(0, stream="head")
+    backlog.look()
+    assert taken(backlog) == [("telemetry", 0), ("head", 0)]
+
+
 def test_what_stays_here_is_looked_up_once_for_each_wish(
     tmp_path: Path, view: View, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from edge import eviction, ledger, wire
 from edge.disk import Disk
 from edge.recovery import recover
 from edge.segment import SegmentFacts, sha256_of
-from edge.spool import Spool
+from edge.spool import Spool, Spooled
 from edge.status import status
 from tests.edge.cutting_disk import recorded_in
 from tests.edge.delivering import DeliveringRobot
@@ -378,3 +378,39 @@ def test_recovery_on_a_full_disk_starts_all_the_same_and_completes_later(
     robot.deliver()
     assert stored_and_told(robot) == ([9], [])
     assert stored_and_told(robot, "head") == ([], [1, 2]), "the first had arrived before"
+
+
+@pytest.mark.parametrize("place", ["open/01J00000000000000000000009", "sealed/01J00000000000000000000009"])
+def test_a_link_to_somebody_elses_folder_is_not_followed(tmp_path: Path, place: str) -> None:
+    theirs = tmp_path / "theirs"
+    (theirs / "telemetry").mkdir(parents=True)
+    files = [theirs / "notes.txt", theirs / "telemetry" / "0000000000.telemetry", theirs / "telemetry" / "x.tmp"]
+    for path in files:
+        path.write_text("not yours")
+    spool = Spool(tmp_path / "robot")
+    (spool.folder / place).symlink_to(theirs)
+    recover(spool)
+    assert [path.read_text() for path in files] == ["not yours"] * 3
+    assert sorted(theirs.rglob("*")) == sorted([*files, theirs / "telemetry"])
+
+
+@pytest.mark.parametrize(
+    "changed", [{"content_type": "text/html"}, {"sha256": "zz"}, {"counts": {"/t": None}}, {"stream": "../x"}]
+)
+def test_facts_that_are_whole_and_cannot_be_true_are_not_believed(changed: dict[str, object]) -> None:
+    facts = {
+        "recording": "01J00000000000000000000000",
+        "stream": "telemetry",
+        "seq": 0,
+        "kind": "telemetry",
+        "content_type": "application/vnd.mcap",
+        "start_ns": 1,
+        "end_ns": 2,
+        "bytes": 3,
+        "sha256": "00" * 32,
+        "counts": {"/t": 1},
+        "last_seq": 0,
+        "cause": "",
+    }
+    assert Spooled.parse(facts) is not None
+    assert Spooled.parse({**facts, **changed}) is None
