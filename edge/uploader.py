@@ -190,12 +190,12 @@ class Uploader:
         except OSError as error:
             self.alarm(f"disk: {error}")
             return self._later(f"{type(error).__name__}: {error}")
-        except (ValueError, RecursionError) as error:  # an answer that no library takes: this item waits, others go on
-            self.alarm(f"{stem}: {type(error).__name__}: {error}")
-            return self._later(f"{type(error).__name__}: {error}")
         except EdgeError as error:
             self.alarm(f"{stem}: {error}")
             return self._later(f"{stem}: {error}")
+        except (ValueError, RecursionError) as error:  # an answer that no library takes: this item waits, others go on
+            self.alarm(f"{stem}: {type(error).__name__}: {error}")
+            return self._later(f"{type(error).__name__}: {error}")
 
     def _send(self, stem: str) -> Outcome:
         item = self._spool.read(stem)
