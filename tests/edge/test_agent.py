@@ -223,17 +223,17 @@ def test_what_the_agent_knows_is_told_while_it_runs_and_after(
     with at_work(metered="yes") as one:
         with recorder_of(one.spool):
             added = seal(one.spool, 0)
-        until(lambda: one.state().get("link", {}).get("uploaded") == 1)
+        until(lambda: one.state().get("link", {}).get("uploaded_bytes", 0) >= added.bytes)
         state = one.state()
         assert (state["is_running"], state["pid"], state["alarms"]) == (True, os.getpid(), [])
-        assert state["link"]["uploaded_bytes"] == added.bytes
+        assert state["link"]["uploaded"] >= 1
         assert (state["link"]["metered"], state["link"]["failures_in_a_row"]) == (True, 0)
         assert abs(state["told_ns"] - time.time_ns()) < 60 * 10**9
         until(lambda: (one.state()["clock"] or {}).get("uncertainty_ns"))
         ingest.script = [ingest.cut] * 10_000
         with recorder_of(one.spool):
             waits = seal(one.spool, 1)
-        until(lambda: one.state()["spool"]["waiting_bytes"] == waits.bytes and one.state()["link"]["failures_in_a_row"])
+        until(lambda: one.state()["spool"]["waiting_bytes"] >= waits.bytes and one.state()["link"]["failures_in_a_row"])
         assert "ConnectionError" in one.state()["link"]["last_error"]
         ingest.script.clear()
         until(lambda: not list(one.spool.waiting()))

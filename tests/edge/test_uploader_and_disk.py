@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge import eviction, transfer, wire
 from edge.backlog import Backlog
-from edge.errors import BadName
+from edge.errors import BadName, SpoolError
 from edge.link import Link
 from edge.spool import Spool, Spooled
 from edge.status import status
@@ -186,20 +186,23 @@ def test_a_look_that_fails_ends_nothing(robot: DeliveringRobot, until: Until, mo
     assert uploader.state.alarms == ["disk: [Errno 24] Too many open files"]
 
 
+@pytest.mark.parametrize("error", [BadName, SpoolError])
 def test_an_item_that_cannot_be_sent_stops_no_other(
-    robot: DeliveringRobot, until: Until, monkeypatch: pytest.MonkeyPatch
+    robot: DeliveringRobot, until: Until, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     added, carry = [robot.seen.add(seq) for seq in range(2)], transfer.carry
 
     def sometimes(link: Link, spool: Spool, item: Spooled, *, piece_bytes: int) -> requests.Response:
         if item.seq == 0:
-            raise BadName("the robot has no such name")
+            raise error("the robot has no such name")
         return carry(link, spool, item, piece_bytes=piece_bytes)
 
     monkeypatch.setattr("edge.uploader.carry", sometimes)
     with robot.running() as uploader:
         until(lambda: robot.spool.acknowledged(RECORDING) == [added[1]])
-    assert uploader.state.alarms == [f"{added[0].stem}: the robot has no such name"]
+    (alarm,) = uploader.state.alarms
+    assert alarm.startswith(added[0].stem)
+    assert alarm.endswith("the robot has no such name")
     assert list(robot.spool.waiting()) == [added[0]]
 
 
