@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
@@ -40,12 +41,9 @@ def ask(spool: Spool, asked: Asked) -> None:
 
 
 def read_asked(spool: Spool) -> Sequence[Asked]:
-    """All that was asked for; a damaged file asks for nothing."""
-    found = (checked.read(path) for path in sorted((spool.folder / "requests").glob("*.json")))
+    """All that was asked for; a file that is damaged, or cannot be read, asks for nothing."""
     wishes = []
-    for fields in found:
-        try:
-            wishes.append(Asked(**(fields or {})))
-        except TypeError:
-            continue
+    for path in sorted((spool.folder / "requests").glob("*.json")):
+        with contextlib.suppress(OSError, TypeError):
+            wishes.append(Asked(**(checked.read(path) or {})))
     return wishes

@@ -211,7 +211,7 @@ class Backlog:
 def _names(folder: Path) -> list[str]:
     try:
         return os.listdir(folder)
-    except FileNotFoundError:
+    except OSError:  # gone, or unreadable: the other folders are not
         return []
 
 
@@ -220,6 +220,6 @@ def _size(folder: Path, seq: int) -> int:
     for suffix in DATA_SUFFIXES:
         try:
             return (folder / f"{seq:010d}{suffix}").stat().st_size
-        except FileNotFoundError:
+        except OSError:
             continue
     return 0

@@ -360,8 +360,8 @@ class Spool:
         found = 0
         for place in ("open", "quarantine"):
             for path in self.paths(f"{place}/*/*/*"):
-                with contextlib.suppress(FileNotFoundError):
-                    found += path.stat().st_size
+                with contextlib.suppress(OSError):
+                    found += path.lstat().st_size
         return found
 
     def stream_folders(self) -> list[Path]:
@@ -400,7 +400,7 @@ def folders_in(folder: Path, *, named: Callable[[str], str]) -> list[Path]:
     try:
         with os.scandir(folder) as found:
             paths = sorted(Path(entry.path) for entry in found if entry.is_dir(follow_symlinks=False))
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:  # not there, no folder, or unreadable: the others still are
         return []
     return [path for path in paths if named_by(named, path.name)]
 

@@ -22,6 +22,7 @@ from typing import IO, Any
 from urllib.parse import parse_qs, urlsplit
 
 import requests
+import urllib3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
@@ -347,7 +348,8 @@ def on_a_socket(double: IngestDouble) -> Iterator[str]:
 def _response(request: requests.PreparedRequest, said: Said) -> requests.Response:
     response = requests.Response()
     response.status_code, response.headers = said.status, CaseInsensitiveDict(said.headers)
-    response.raw, response.request, response.url = io.BytesIO(said.body), request, str(request.url)
+    response.raw = urllib3.HTTPResponse(io.BytesIO(said.body), said.headers, said.status, preload_content=False)
+    response.request, response.url = request, str(request.url)
     return response
 
 

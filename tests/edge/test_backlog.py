@@ -377,3 +377,29 @@ class BacklogLikeAList(RuleBasedStateMachine):
 
 BacklogLikeAList.TestCase.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
 TestBacklogLikeAList = BacklogLikeAList.TestCase
+
+
+def test_what_cannot_be_read_does_not_hide_the_rest(tmp_path: Path, view: View) -> None:
+    """A link that leads to itself is an entry that nobody, root included, can look into."""
+    seen = view(tmp_path)
+    seen.add(0)
+    for place in ("sealed", f"sealed/{RECORDING}", f"sealed/{RECORDING}/telemetry", f"sealed/{RECORDING}/head"):
+        (tmp_path / place).mkdir(exist_ok=True)
+    loops = [
+        tmp_path / "sealed" / NEWER,
+        tmp_path / "sealed" / RECORDING / "tail",
+        tmp_path / "sealed" / RECORDING / "telemetry" / "0000000001.json",
+        tmp_path / "sealed" / RECORDING / "head" / "0000000000.mcap",
+        tmp_path / "requests" / "a.json",
+        tmp_path / "quarantine" / RECORDING / "head" / "0000000000.mcap",
+    ]
+    for loop in loops:
+        loop.parent.mkdir(parents=True, exist_ok=True)
+        loop.symlink_to(loop.name)
+    (tmp_path / "sealed" / RECORDING / "head" / "0000000000.json").write_text("")
+    ask(Spool(tmp_path), Asked("head"))
+    backlog = Backlog(Spool(tmp_path), {}, relist_s=0.0)
+    backlog.look()
+    assert ("telemetry", 0) in taken(backlog)
+    assert read_asked(Spool(tmp_path)) == [Asked("head")]
+    assert Spool(tmp_path).bytes_aside() < 100
