@@ -11,6 +11,7 @@ import pytest
 
 from tests.faults.campaign import is_soak
 from tests.faults.small_file_system import small_file_system
+from tests.ingest_serve.conftest import s3_endpoint as s3_endpoint  # one for all that do not bring their own
 
 pytest.register_assert_rewrite("tests.faults.recorded")  # its assertions tell their values, as a test's do
 
