@@ -12,11 +12,13 @@ from edge.wire import GAP_TYPE, Receipt, SegmentId
 from ingest_serve.body import BytesInFlight, check_form, check_gap
 from ingest_serve.bucket import Bucket
 from ingest_serve.errors import Refused
+from ingest_serve.people import Person, check_person
 from ingest_serve.pieces import Pieces
 from ingest_serve.raw_store import AlreadyStored, Conflict, RawObject, RawStore, Stored
 from ingest_serve.registry import KeyCache, Registry
 from ingest_serve.settings import IngestSettings
 from ingest_serve.signature import check_robot_signature
+from ingest_serve.tokens import Tokens
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ class Replica:
         self.store = RawStore(bucket)
         self.pieces = Pieces(bucket)
         self.registry = Registry(bucket)
+        self.tokens = Tokens(bucket)
         self.in_flight = BytesInFlight(settings.max_bytes_in_flight)
         self.settings = settings
         self.clock = clock
@@ -39,6 +42,10 @@ class Replica:
     async def signer(self, request: Request, robot: str, *, digest: str) -> str:
         """The id of the robot's key that signed this very request, whose `Content-Digest` field is `digest`."""
         return await check_robot_signature(request, self._keys, robot=robot, digest=digest, now_ns=self.clock())
+
+    async def person(self, request: Request, scope: str = "read") -> Person:
+        """The person whose token the request carries. `Refused` unless it counts and has the scope."""
+        return await check_person(request, self.tokens, scope=scope, now_ns=self.clock())
 
     async def store_whole(self, raw: RawObject, body: bytes | bytearray) -> Response:
         """Store a verified body once and answer with its receipt. `Refused` if it may not stand under its name."""
