@@ -45,8 +45,16 @@ SEGMENTS = pa.schema(
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("fps", pa.float64()),  # (frames - 1) / (last - first capture time)
-        ("luma_mean", pa.float64()),  # mean of quarter-resolution luma over all frames, 0..255
+        ("luma_mean", pa.float64()),  # over all frames, 0..255; this and the next ones: ray_jobs/picture_quality.py
+        ("black_share", pa.float64()),  # of frames, 0..1
+        ("frozen_share", pa.float64()),  # of frames that repeat the one before
+        ("blurred_share", pa.float64()),
+        ("sharpness", pa.float64()),  # mean variance of the Laplacian
+        ("motion", pa.float64()),  # mean absolute difference of luma to the frame before, 0..255
         ("gops", pa.list_(GOP)),
+        ("clock_offset_ns", pa.int64()),  # server's time minus the robot's, as told with the upload
+        ("clock_uncertainty_ns", pa.int64()),
+        ("clock_drift_ppb", pa.int64()),
         ("index_version", pa.int64()),  # the version of lake/segments that published this row
     ]
 )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from edge.errors import GapError, SegmentError
 from edge.segment import Topic, read_messages
-from edge.wire import GAP_TYPE, MAX_TIME_NS, MCAP_TYPE, SegmentId
+from edge.wire import GAP_TYPE, MAX_TIME_NS, MCAP_TYPE, RobotClock, SegmentId
 from ingest_serve.errors import DamagedObject
 from ingest_serve.raw_store import RawObject, RawStore
 from ray_jobs.errors import MediaError
@@ -69,7 +69,23 @@ def _identity(stored: Stored) -> Row:
     if stored.raw is not None:
         for column in ("kind", "content_type", "start_ns", "end_ns", "bytes", "sha256", "received_ns"):
             row[column] = getattr(stored.raw, column)
+        row |= _clock(stored.raw.robot_clock)
     return row
+
+
+def _clock(field: str | None) -> Row:
+    """What the robot knew of its clock when it uploaded this, if it told."""
+    if field is None:
+        return {}
+    try:
+        clock = RobotClock.parse_field(field)
+    except ValueError:
+        return {}  # an older release may have taken another form
+    return {
+        "clock_offset_ns": clock.offset_ns,
+        "clock_uncertainty_ns": clock.uncertainty_ns,
+        "clock_drift_ppb": clock.drift_ppb,
+    }
 
 
 def _content(raw: RawObject, body: bytes) -> Row:
@@ -142,6 +158,6 @@ def _video(raw: RawObject, body: bytes) -> Row:
         "width": pictures.width,
         "height": pictures.height,
         "fps": pictures.fps,
-        "luma_mean": pictures.luma_mean,
+        **asdict(pictures.quality),
         "gops": [{"start_ns": gop.start_ns, "frames": len(gop.packets), "bytes": gop.bytes} for gop in track.gops],
     }

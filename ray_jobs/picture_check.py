@@ -7,41 +7,38 @@ from dataclasses import dataclass
 from typing import Any
 
 import av
-import numpy as np
-from numpy.typing import NDArray
 
 from dataset_catalog.errors import DecodeError
 from dataset_catalog.video import decode_gop
 from ray_jobs.errors import MediaError
 from ray_jobs.media import Gop, Track
+from ray_jobs.picture_quality import Quality, QualityMeter
 
 MAX_GOP_FRAMES = 300  # a GOP's frames are in memory together
-QUARTER = 4
-_PLANAR_8_BIT = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray")
 
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """What decoding found. `luma_mean`: mean of quarter-resolution luma over all frames, 0..255."""
+    """What decoding found; `fps` is None for a single frame."""
 
     frames: int
     width: int
     height: int
     fps: float | None
-    luma_mean: float
+    quality: Quality
 
 
 def check_pictures(track: Track) -> Pictures:
     """Decode GOP by GOP. Raises `MediaError` if one does not decode to as many sound frames as it has packets."""
     sizes: set[tuple[int, int]] = set()
-    frames, luma = 0, 0.0
+    frames, meter = 0, QualityMeter()
     for frame in decode(track):
         sizes.add((frame.width, frame.height))
-        luma += float(quarter_luma(frame).mean())
+        if len(sizes) != 1:
+            raise MediaError(f"the picture size changes within the segment: {sorted(sizes)}")
+        meter.add(frame)
         frames += 1
-    if len(sizes) != 1:
-        raise MediaError(f"the picture size changes within the segment: {sorted(sizes)}")
-    return Pictures(frames, *sizes.pop(), fps=_fps(track), luma_mean=luma / frames)
+    return Pictures(frames, *sizes.pop(), fps=_fps(track), quality=meter.result())
 
 
 def decode(track: Track) -> Iterator[Any]:
@@ -60,17 +57,7 @@ def decode_one(track: Track, gop: Gop) -> list[av.VideoFrame]:
         raise MediaError(f"the GOP at {gop.start_ns} ns: {error}") from error
 
 
-def quarter_luma(frame: Any) -> NDArray[np.uint8]:
-    """Every fourth luma sample of every fourth line, 8 bits."""
-    if frame.format.name not in _PLANAR_8_BIT:
-        frame = frame.reformat(format="gray")
-    plane = frame.planes[0]
-    lines = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-    return lines[: frame.height : QUARTER, : frame.width : QUARTER]
-
-
 def _fps(track: Track) -> float | None:
-    """None for a single frame."""
     times = [packet.t_ns for packet in track.packets]
     duration_ns = max(times) - min(times)
     return (len(times) - 1) * 1e9 / duration_ns if duration_ns else None

@@ -14,7 +14,8 @@ from av.video.frame import PictureType
 
 from dataset_catalog.video import decode_gop
 from ray_jobs.media import Gop, Packet, Track
-from ray_jobs.picture_check import decode_one, quarter_luma
+from ray_jobs.picture_check import decode_one
+from ray_jobs.picture_quality import quarter_luma
 
 ORIGINAL = "original"
 H264_G10 = "h264-g10"

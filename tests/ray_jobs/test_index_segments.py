@@ -38,6 +38,10 @@ def test_every_segment_becomes_one_row_and_a_second_run_changes_nothing(robot: A
     assert [gop["frames"] for gop in camera["gops"]] == [10, 10, 5]
     assert camera["fps"] == pytest.approx(20)
     assert camera["luma_mean"] == pytest.approx(62, abs=4)
+    assert (camera["black_share"], camera["blurred_share"]) == (0, 1)  # plain gray pictures
+    assert 0 < camera["frozen_share"] < 0.5  # an encoder leaves out so small a change now and then
+    assert camera["motion"] == pytest.approx(1, abs=0.3)
+    assert telemetry["motion"] is telemetry["clock_offset_ns"] is None
     before = rows(robot.storage)
     assert index_segments.run(robot.storage, jobs).versions == ()
     assert rows(robot.storage) == before

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from edge.segment import Message, Topic, build
-from edge.wire import MCAP_TYPE, SegmentId
+from edge.wire import MCAP_TYPE, RobotClock, SegmentId
 from ingest_serve.raw_store import RawObject
 from ray_jobs import telemetry
 from ray_jobs.errors import MediaError, MessageError, SpecError
@@ -25,7 +25,7 @@ def mcap(*messages: Message) -> bytes:
     return built[1]
 
 
-def stored(body: bytes, *, kind: str = "telemetry") -> Stored:
+def stored(body: bytes, *, kind: str = "telemetry", robot_clock: str | None = None) -> Stored:
     raw = RawObject(
         segment=SEGMENT,
         kind=kind,  # type: ignore[arg-type]
@@ -37,6 +37,7 @@ def stored(body: bytes, *, kind: str = "telemetry") -> Stored:
         robot_time_ns=None,
         key_id="",
         received_ns=0,
+        robot_clock=robot_clock,
     )
     return Stored(SEGMENT, raw, body)
 
@@ -67,6 +68,14 @@ def test_a_time_that_no_table_can_hold_quarantines_the_segment() -> None:
     row = examine(stored(mcap(Message(topic(), 2**63, 0, b"{}"))), index_version=1)
     assert row["state"] == "quarantined"
     assert "time must be below" in row["reason"]
+
+
+def test_what_the_robot_knew_of_its_clock_is_kept_with_the_segment() -> None:
+    told = RobotClock(-81_250, 900_000, 140, 20, "4b1e").as_field()
+    row = examine(stored(mcap(Message(topic(), T_NS, 0, b"{}")), robot_clock=told), index_version=1)
+    assert [row[f"clock_{name}"] for name in ("offset_ns", "uncertainty_ns", "drift_ppb")] == [-81_250, 900_000, 140]
+    row = examine(stored(mcap(Message(topic(), T_NS, 0, b"{}")), robot_clock="of another release"), index_version=1)
+    assert (row["state"], row.get("clock_offset_ns")) == ("ok", None)
 
 
 def test_a_deeply_nested_message_is_kept_as_its_bytes_and_the_others_become_rows() -> None:
