@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
 import obstore
@@ -110,6 +111,21 @@ class Bucket:
         with _storage_errors():
             return _head(found), bytes(found.bytes())
 
+    async def read_async(self, key: str) -> bytes | None:
+        """An object's bytes; None if there is none. A caller may give up waiting: the request is dropped with it."""
+        with _storage_errors():
+            try:
+                return bytes(await (await obstore.get_async(self._store, key)).bytes_async())
+            except FileNotFoundError:
+                return None
+
+    async def names_async(self, prefix: str) -> list[str]:
+        """Names below a prefix, in order. A caller may give up waiting: the request is dropped with it."""
+        with _storage_errors():
+            return sorted(
+                [_entry(prefix, meta).name async for chunk in obstore.list(self._store, prefix) for meta in chunk]
+            )
+
     async def read_into(self, key: str, target: memoryview) -> bool:
         """Fill `target` with an object of just its size, chunk by chunk. False: there is none such."""
         with _storage_errors():
@@ -136,17 +152,16 @@ class Bucket:
             found = obstore.list_with_delimiter(self._store, prefix)["common_prefixes"]
         return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
 
-    def names(self, prefix: str, *, after: str | None = None) -> list[str]:
-        """Names below a prefix, in order; only those after the name `after`."""
-        return [entry.name for entry in self.entries(prefix, after=after)]
+    def names(self, prefix: str, *, after: str | None = None, limit: int | None = None) -> list[str]:
+        """Names below a prefix, in order; only those after the name `after`, and only the first `limit`."""
+        return [entry.name for entry in self.entries(prefix, after=after, limit=limit)]
 
-    def entries(self, prefix: str, *, after: str | None = None) -> list[Entry]:
-        """The objects below a prefix, in the order of their names; only those after the name `after`."""
+    def entries(self, prefix: str, *, after: str | None = None, limit: int | None = None) -> list[Entry]:
+        """The objects below a prefix, in the order of their names; only those after `after`, the first `limit`."""
         offset = None if after is None else f"{prefix}/{after}"
         with _storage_errors():
-            found = [
-                _entry(prefix, meta) for chunk in obstore.list(self._store, prefix, offset=offset) for meta in chunk
-            ]
+            listed = (meta for chunk in obstore.list(self._store, prefix, offset=offset) for meta in chunk)
+            found = [_entry(prefix, meta) for meta in islice(listed, limit)]  # S3 lists in order
         return sorted(found, key=lambda entry: entry.name)
 
     def _get(self, key: str, *, head: bool) -> Any:
