@@ -13,8 +13,9 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from dataset_catalog.catalog import Catalog
+from dataset_catalog.clip import Clip
 from dataset_catalog.errors import CatalogError
-from dataset_catalog.times import to_text
+from dataset_catalog.times import parse_ns, to_text
 
 
 class _OneSentence(TyperGroup):
@@ -85,6 +86,24 @@ def videos(
 
 
 @app.command()
+def clip(
+    robot: str,
+    stream: str,
+    start: Annotated[str, typer.Argument(help="ISO 8601, or ns since 1970.")],
+    end: Annotated[str, typer.Argument(help="Before this time; at most ten minutes later.")],
+    out: Annotated[Path, typer.Option(help="The MP4 to write.")],
+    recording: Annotated[str | None, typer.Option(help="Of which recording, where two overlap.")] = None,
+    lake: Lake = None,
+) -> None:
+    """A camera's video of a range of time as MP4, as it was encoded; frames keep their times."""
+    found = Catalog.open(lake).clip(robot, stream, parse_ns(start), parse_ns(end), recording=recording)
+    _write_whole(out, found)
+    typer.echo(f"{out}: {found.cut.frames} frames from {to_text(found.start_ns)} ({found.start_ns} ns)")
+    for one in found.missing:
+        typer.echo(f"missing: {to_text(one.start_ns)} to {to_text(one.end_ns)}, {one.state}")
+
+
+@app.command()
 def sql(query: str, lake: Lake = None, as_json: Json = False) -> None:
     """One SELECT over every published table; "SHOW ALL TABLES" lists them."""
     _show(Catalog.open(lake).sql(query), as_json)
@@ -144,6 +163,19 @@ def contact_sheet(
     camera = camera or next(iter(dataset.cameras), "camera")
     columns = column or list(dataset.columns)[:3]
     typer.echo(dataset.contact_sheet(out, camera=camera, columns=columns, rows=rows, cols=cols))
+
+
+def _write_whole(out: Path, clip: Clip) -> None:
+    """The file is there whole or not at all."""
+    part = out.with_name(f"{out.name}.part")
+    try:
+        with part.open("wb") as file:
+            clip.write(file)
+        part.replace(out)
+    except OSError as error:
+        raise CatalogError(f"cannot write {out}: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _show(table: pa.Table, as_json: bool) -> None:

@@ -11,15 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 
 from dataset_catalog import schema, versions
+from dataset_catalog.clip import Clip
 from dataset_catalog.contents import Contents
+from dataset_catalog.cut import check_length, check_one_piece
 from dataset_catalog.dataset import Dataset
-from dataset_catalog.errors import NotFound
+from dataset_catalog.errors import NotFound, QueryError
 from dataset_catalog.settings import StorageSettings
 from dataset_catalog.sql import View, query
 from dataset_catalog.storage import Storage
 from dataset_catalog.tables import open_table
 from dataset_catalog.times import Time, to_ns
 from dataset_catalog.versions import Manifest
+from dataset_catalog.video_rows import find_cut
 
 _ROBOTS = """
 SELECT robot_id, count(DISTINCT recording_id) AS recordings, count(*) FILTER (state <> 'gap') AS segments,
@@ -88,6 +91,26 @@ class Catalog:
         start_ns, end_ns = (None if time is None else to_ns(time) for time in (start, end))
         sql = _VIDEOS.format(where=where or "true")
         return query(sql, [self._segments()], [robot, robot, start_ns, start_ns, end_ns, end_ns])
+
+    def clip(self, robot: str, stream: str, start: Time, end: Time, *, recording: str | None = None) -> Clip:
+        """A camera's video of `[start, end)`, at most ten minutes, copied as it was encoded: `.write(file)` gives an
+        MP4, `.frames()` pictures with their capture times. It begins with the GOP that holds `start`.
+
+        start, end  int nanoseconds, a datetime, or ISO 8601 text; without a zone it is UTC
+        recording   where two recordings overlap in time, of which one
+
+        Raises `NotFound` where there is no video, and a `ClipError` where it cannot be one clip.
+        """
+        start_ns, end_ns = to_ns(start), to_ns(end)
+        if start_ns >= end_ns:
+            raise QueryError(f"end must be later than start, got {start_ns} and {end_ns} ns")
+        check_length(start_ns, end_ns)
+        manifest = self._newest(versions.SEGMENTS)
+        if manifest is None:
+            raise NotFound("nothing is indexed yet: run the job index_segments")
+        cut = find_cut(self.storage, manifest, robot, stream, start_ns=start_ns, end_ns=end_ns, recording=recording)
+        check_one_piece(cut)
+        return Clip(self.storage, cut, cut.start_ns)
 
     def sql(self, sql: str) -> pa.Table:
         """The result of one SELECT (DuckDB's dialect) over every published table.

@@ -8,6 +8,11 @@ CatalogError
 ├── QueryError       a filter or an SQL statement that cannot be run
 ├── WindowError      a window spec that does not fit the dataset
 ├── DecodeError      stored video that does not decode to the frames it should hold
+├── DamagedSegment   a raw segment that is gone, or whose bytes are not those that were acknowledged
+├── ClipError        a clip that cannot be cut in one piece
+│   ├── ClipTooLong      more time or bytes than a clip may have
+│   ├── CodecChanged     the encoding changes inside
+│   └── Overlapping      two segments hold the same time
 └── ResumeError      a saved state that belongs to another feed
 """
 
@@ -42,6 +47,36 @@ class WindowError(CatalogError, ValueError):
 
 class DecodeError(CatalogError):
     """Stored video that does not decode to the frames it should hold."""
+
+
+class DamagedSegment(CatalogError):
+    """A raw segment that is gone, or whose bytes are not those that were acknowledged."""
+
+
+class ClipError(CatalogError, ValueError):
+    """A clip that cannot be cut in one piece."""
+
+
+class ClipTooLong(ClipError):
+    """More time or bytes than a clip may have."""
+
+
+class CodecChanged(ClipError):
+    """The encoding changes inside: ask for the part before `changed_at_ns`, and for the part from there on."""
+
+    def __init__(self, changed_at_ns: int, what: str) -> None:
+        super().__init__(f"{what} at {changed_at_ns} ns: ask for the part before it and for the part from there on")
+        self.changed_at_ns = changed_at_ns
+
+
+class Overlapping(ClipError):
+    """Two segments hold the same time; `recordings` are theirs."""
+
+    def __init__(self, at_ns: int, recordings: tuple[str, str]) -> None:
+        one, other = recordings
+        advice = "name the recording" if one != other else "capture times go back there, take the raw segments"
+        super().__init__(f"recordings {one} and {other} both hold video of {at_ns} ns: {advice}")
+        self.at_ns, self.recordings = at_ns, recordings
 
 
 class ResumeError(CatalogError, ValueError):

@@ -28,6 +28,14 @@ def to_ns(time: Time) -> int:
     return (aware - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
+def parse_ns(text: str) -> int:
+    """Nanoseconds from a time as it stands in a query: a whole number of ns, or ISO 8601. Raises `QueryError`."""
+    time = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else to_ns(text)
+    if not 0 <= time < 2**63:
+        raise QueryError(f"a time must be from 1970 to 2262, got {text!r}")
+    return time
+
+
 def to_text(time_ns: int) -> str:
     """ISO 8601 in UTC to the millisecond: `2026-03-01T12:00:00.250Z`."""
     return (_EPOCH + timedelta(microseconds=time_ns // 1000)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
