@@ -54,6 +54,16 @@ def list_versions(storage: Storage, chain: str) -> list[int]:
     return sorted(int(stem) for stem in stems if stem.isdigit())
 
 
+def list_datasets(storage: Storage) -> list[str]:
+    """The names of the datasets that have been begun, in order."""
+    with storage.reaching():
+        try:
+            paths = storage.filesystem().ls(storage.path(DATASETS), detail=False)
+        except FileNotFoundError:
+            return []
+    return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in paths)
+
+
 def read(storage: Storage, chain: str, n: int) -> Manifest:
     """One manifest; `NotFound` if the chain has no such version."""
     with storage.reaching():
@@ -73,6 +83,15 @@ def publish(storage: Storage, chain: str, manifest: Manifest) -> None:
             storage.filesystem().pipe_file(_path(storage, chain, manifest.n), body, mode="create")
         except FileExistsError as error:
             raise VersionConflict(f"{chain} version {manifest.n} was published by another writer") from error
+
+
+def remove(storage: Storage, chain: str, n: int) -> None:
+    """Take a version out of its chain, for good; nothing happens if it is gone. The newest must stay."""
+    with storage.reaching():
+        try:
+            storage.filesystem().rm_file(_path(storage, chain, n))
+        except FileNotFoundError:
+            return
 
 
 def _path(storage: Storage, chain: str, n: int) -> str:

@@ -10,18 +10,23 @@ bytes, and may be built on. Without `creation` there is no upload, so that goes 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from dataset_catalog.storage import Storage
 from edge.wire import Kind, SegmentId
 from ingest_serve.bucket import Bucket, Entry
 from ingest_serve.errors import DamagedObject
 from ingest_serve.raw_store import RawObject
 
 MAX_PIECES = 4096
+FREE_PIECES = 64  # of any size; beyond these pieces must have `SMALL_PIECE_BYTES` on average
+SMALL_PIECE_BYTES = 16 << 10
+JOIN_READS = 8
 _UPLOAD_ID = re.compile(r"[0-9a-f]{32}")
 _OFFSET = re.compile(r"\d{12}")
 _CREATION = "creation"
@@ -80,6 +85,11 @@ class Unfinished:
     def offset(self) -> int:
         return sum(self.sizes)
 
+    @property
+    def max_pieces(self) -> int:
+        """How many pieces it may have by now: each is listed for every later one, and read when they are joined."""
+        return min(MAX_PIECES, FREE_PIECES + self.offset // SMALL_PIECE_BYTES)
+
     def longer(self, size: int) -> Unfinished:
         """The same with one more piece; an empty one is never stored, and changes nothing."""
         return replace(self, sizes=(*self.sizes, size)) if size else self
@@ -90,6 +100,10 @@ class Pieces:
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
+
+    @classmethod
+    def open(cls, storage: Storage) -> Pieces:
+        return cls(Bucket.open(storage))
 
     def create(self, robot: str, upload: str, creation: Creation) -> bool:
         """Begin an upload. False: it was begun before, and what was said then stands."""
@@ -103,37 +117,52 @@ class Pieces:
         found = self._bucket.read(f"{_prefix(robot, upload)}/{_CREATION}")  # after the listing: this is removed first
         return None if found is None else Unfinished(Creation.parse(found[1]), sizes)
 
-    async def add(self, robot: str, upload: str, body: bytes, *, offset: int, sha256: str) -> bool:
+    async def add(self, robot: str, upload: str, body: bytes | bytearray, *, offset: int, sha256: str) -> bool:
         """Store one piece; durable when it returns True. False: other bytes stand at this offset."""
         head = await self._bucket.create_or_head(_piece(robot, upload, offset), body, {"sha256": sha256})
         return head is None or head.attributes.get("sha256") == sha256
 
     async def join(self, robot: str, upload: str, sizes: Iterable[int]) -> bytearray | None:
-        """The pieces' bytes one after another; None if one is gone meanwhile."""
+        """The pieces' bytes one after another, read several at a time; None if one is gone meanwhile."""
         sizes = tuple(sizes)
-        whole, offset = bytearray(sum(sizes)), 0
+        whole, spans = bytearray(sum(sizes)), iter(_spans(sizes))
+
+        async def read_on() -> bool:
+            for offset, end in spans:
+                if not await self._bucket.read_into(_piece(robot, upload, offset), view[offset:end]):
+                    return False
+            return True
+
         with memoryview(whole) as view:
-            for size in sizes:
-                target = view[offset : offset + size]
-                if not await self._bucket.read_into(_piece(robot, upload, offset), target):
-                    return None
-                offset += size
-        return whole
+            readers = (read_on() for _ in range(min(JOIN_READS, len(sizes))))
+            found = await asyncio.gather(*readers, return_exceptions=True)  # all must have ended before the view does
+        for one in found:
+            if isinstance(one, BaseException):
+                raise one
+        return whole if all(found) else None
 
     def remove(self, robot: str, upload: str) -> None:
         """Everything of an upload; repeated, it finishes what was cut off."""
         self._clear(_prefix(robot, upload))
 
     def expire(self, *, before_ns: int) -> int:
-        """Remove the uploads to which nothing was added since `before_ns`; how many they were."""
+        """Remove the uploads to which nothing was added since `before_ns`; how many they were.
+
+        One that goes on just now may still lose its pieces: its robot is told 404, and begins it anew.
+        """
         newest_ns: dict[str, int] = {}
         for entry in self._bucket.entries("uploads"):
             upload = entry.name.rpartition("/")[0]
             newest_ns[upload] = max(entry.modified_ns, newest_ns.get(upload, 0))
         old = [upload for upload, modified_ns in newest_ns.items() if modified_ns < before_ns]
-        for upload in old:
-            self._clear(f"uploads/{upload}")
-        return len(old)
+        return sum(self._expire_one(f"uploads/{upload}", before_ns) for upload in old)
+
+    def _expire_one(self, prefix: str, before_ns: int) -> bool:
+        """Looks again right before: the listing of all uploads may have taken minutes."""
+        if any(entry.modified_ns >= before_ns for entry in self._bucket.entries(prefix)):
+            return False
+        self._clear(prefix)
+        return True
 
     def _clear(self, prefix: str) -> None:
         self._bucket.delete(f"{prefix}/{_CREATION}")
@@ -148,6 +177,14 @@ def _chain(entries: Iterable[Entry]) -> Iterator[int]:
     offset = 0
     while size := by_offset.get(offset, 0):
         yield size
+        offset += size
+
+
+def _spans(sizes: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Where each piece begins and ends in the whole."""
+    offset = 0
+    for size in sizes:
+        yield offset, offset + size
         offset += size
 
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from dataset_catalog.settings import TableSettings
+from ingest_serve.in_flight import Bounds
 
 
 class IngestSettings(TableSettings):
@@ -23,16 +24,29 @@ class IngestSettings(TableSettings):
         64 << 20, ge=1, description="Largest video body; 10 s at 2.5 Mbit/s are 3 MB, a dropped-in mp4 may be longer."
     )
     max_bytes_in_flight: int = Field(
-        256 << 20, ge=1, description="Sum of the bodies that one replica takes at once; above it robots get 503."
+        256 << 20,
+        ge=1,
+        description="What one replica holds of bodies; a quarter of it, or one largest body, is for joining pieces.",
+    )
+    max_bodies: int = Field(512, ge=1, description="Bodies that one replica takes at once; above it robots get 503.")
+    max_bodies_per_robot: int = Field(
+        16, ge=1, description="Bodies of one robot that one replica takes at once; above it the robot gets 429."
+    )
+    min_body_rate: float = Field(
+        2000.0, gt=0, description="Bytes a second with which a body must come; two at once on 64 kbit/s have 4,000."
+    )
+    body_grace_s: float = Field(
+        10.0, gt=0, description="So far a body may fall behind `min_body_rate`, say for a pause of the link."
     )
     retry_after_s: int = Field(5, ge=1, description="What a 503 asks the robot to wait.")
-    body_timeout_s: float = Field(120.0, gt=0, description="Longest time that one body may take to arrive.")
     key_cache_s: float = Field(
         10.0, ge=0, description="How long a replica trusts a key it has looked up; a revoked key works no longer."
     )
     replicas: int = Field(1, ge=1, description="Ingest replicas; each is one process and fills about one core.")
     replica_cpus: float = Field(0.1, ge=0, description="CPUs that Ray reserves for a replica.")
-    max_ongoing_requests: int = Field(64, ge=1, description="Requests that one replica works on at once.")
+    max_ongoing_requests: int = Field(
+        1024, ge=1, description="Requests that one replica works on at once; more than `max_bodies`, which it bounds."
+    )
     max_queued_requests: int = Field(
         64, ge=-1, description="Requests that wait for a replica before 503; -1: no limit."
     )
@@ -42,9 +56,32 @@ class IngestSettings(TableSettings):
 
     @model_validator(mode="after")
     def _largest_body_fits(self) -> IngestSettings:
-        largest = max(self.max_telemetry_bytes, self.max_video_bytes)
-        if largest > self.max_bytes_in_flight:
+        if 2 * self.largest_body_bytes > self.max_bytes_in_flight:
             raise ValueError(
-                f"max_bytes_in_flight must be >= {largest}, the largest body, got {self.max_bytes_in_flight}"
+                f"max_bytes_in_flight must be >= {2 * self.largest_body_bytes}, room for the largest body to come"
+                f" and to be joined, got {self.max_bytes_in_flight}"
+            )
+        if self.max_ongoing_requests <= self.max_bodies:
+            raise ValueError(
+                f"max_ongoing_requests must be > max_bodies ({self.max_bodies}): bodies leave room for the rest"
             )
         return self
+
+    @property
+    def largest_body_bytes(self) -> int:
+        return max(self.max_telemetry_bytes, self.max_video_bytes)
+
+    def bounds(self) -> Bounds:
+        """How one replica divides its memory: joins have a quarter, one robot a third of what is left for bodies."""
+        largest = self.largest_body_bytes
+        join_bytes = max(largest, self.max_bytes_in_flight // 4)
+        body_bytes = self.max_bytes_in_flight - join_bytes
+        return Bounds(
+            body_bytes=body_bytes,
+            join_bytes=join_bytes,
+            max_bodies=self.max_bodies,
+            max_bodies_per_robot=self.max_bodies_per_robot,
+            max_bytes_per_robot=max(largest, body_bytes // 3),
+            min_rate=self.min_body_rate,
+            grace_s=self.body_grace_s,
+        )

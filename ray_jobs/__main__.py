@@ -25,6 +25,7 @@ JOBS = {
     "index_segments": "Raw segments → lake/segments; every frame is decoded once, what is damaged is quarantined.",
     "load_telemetry": "Telemetry segments → lake/telemetry/<topic>, one table a topic at its native rate.",
     "align_frames": "An align spec and whole episodes → datasets/<name>: steps, series, gops, episodes.",
+    "maintain": "Keeps the lake fast and small: compaction, indices, old versions, abandoned uploads.",
 }
 _err = Console(stderr=True)
 
@@ -44,6 +45,7 @@ def run(
     spec: Annotated[
         Path | None, typer.Option(help="Align spec (TOML), for align_frames; or the name of one that comes with us.")
     ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Of maintain: say what is due, and change nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one line of JSON.")] = False,
 ) -> None:
     """Run one job until nothing is left to do; a killed run changes nothing and can be run again."""
@@ -51,13 +53,15 @@ def run(
         raise typer.BadParameter(f"expected one of {', '.join(JOBS)}, got {name!r}")
     if (name == "align_frames") != (spec is not None):
         raise typer.BadParameter("align_frames needs --spec, the other jobs take none")
+    if dry_run and name != "maintain":
+        raise typer.BadParameter("only maintain has a dry run")
     from dataset_catalog.errors import CatalogError
     from ingest_serve.errors import IngestError
     from ray_jobs.errors import JobError
 
     try:
         with _bar(name, quiet=as_json) as progress:
-            summary = _run(name, spec, progress)
+            summary = _run(name, spec, progress, dry_run=dry_run)
     except (JobError, CatalogError, IngestError) as error:
         _err.print(f"{name} published nothing more: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
@@ -67,15 +71,17 @@ def run(
         _print(summary)
 
 
-def _run(name: str, spec: Path | None, progress: Callable[[int, int], None]) -> Any:
+def _run(name: str, spec: Path | None, progress: Callable[[int, int], None], *, dry_run: bool) -> Any:
     from dataset_catalog.storage import Storage
-    from ray_jobs import align_frames, index_segments, load_telemetry
+    from ray_jobs import align_frames, index_segments, load_telemetry, maintain
     from ray_jobs.align_spec import AlignSpec
     from ray_jobs.settings import JobsSettings
 
     storage, settings = Storage.open(), JobsSettings()
     if spec is not None:
         return align_frames.run(storage, settings, AlignSpec.load(_spec_path(spec)), progress=progress)
+    if name == "maintain":
+        return maintain.run(storage, settings, dry_run=dry_run, progress=progress)
     job = {"index_segments": index_segments, "load_telemetry": load_telemetry}[name]
     return job.run(storage, settings, progress=progress)
 

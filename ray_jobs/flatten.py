@@ -1,8 +1,6 @@
 """From messages of any shape to a table of fixed columns, without losing a field.
 
-A topic is one table: `/joint_states` → `joint_states`, `/arm/left` → `arm.left`. Characters other than letters, digits,
-`_` and `-` become `~` and two hex digits for each byte (`/observation.state` → `observation~2Estate`; S3 clients decode
-percent signs, and two topics would share a table). A topic without a leading slash begins with `~~`.
+A topic is one table, named by `dataset_catalog.topic_names`.
 
 A nested field is a column named by its path with underscores: `{"pose": {"x": 1}}` → `pose_x`. A field named as one of
 our own columns, or as another field, gets underscores behind it. Columns are `double` for JSON numbers, else `bool`,
@@ -24,6 +22,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from dataset_catalog.topic_names import table_name as table_name  # part of this module's own interface
 from ray_jobs.column_types import MISFIT, Path, declared_types, fit, type_of
 
 OWN = (
@@ -41,20 +40,6 @@ NOT_AN_OBJECT = "_value"
 MAX_COLUMNS = 1000  # of one topic; what is beyond them goes to `extra`
 MAX_DEPTH = 16
 _PATH = b"path"  # metadata of a column: its path as a JSON list
-
-
-def table_name(topic: str) -> str:
-    """One table a topic; no two topics share one."""
-    mark, rest = ("", topic[1:]) if topic.startswith("/") else ("~~", topic)
-    return (mark + "".join(_escape(character) for character in rest)) or "~"
-
-
-def _escape(character: str) -> str:
-    if character == "/":
-        return "."
-    if re.fullmatch(r"[A-Za-z0-9_-]", character):
-        return character
-    return "".join(f"~{byte:02X}" for byte in character.encode())
 
 
 def infer_types(messages: Iterable[Any], *, typed: bool, json_schema: bytes = b"") -> dict[Path, pa.DataType]:

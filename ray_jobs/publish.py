@@ -108,10 +108,20 @@ def commit(
 
     Raises `RowsLost`, `CommitLost` or `VersionConflict`; then nothing is published.
     """
+    landed = {table: _append(base, table, part) for table, part in written.items() if part.rows}
+    return publish(base, landed, positions=positions, facts=facts or {}, now_ns=now_ns)
+
+
+def publish(
+    base: Base, landed: Mapping[str, int], *, positions: Mapping[str, Any], facts: Mapping[str, Any], now_ns: int
+) -> Manifest:
+    """The next manifest, with these tables at the versions at which the run left them.
+
+    `VersionConflict` where another writer was faster; nothing is published then.
+    """
     named = base.manifest.tables if base.manifest else {}
     created = {table: version for table, version in base.versions.items() if table not in named}
-    landed = {table: _append(base, table, part) for table, part in written.items() if part.rows}
-    manifest = Manifest(base.next_n, {**named, **created, **landed}, dict(positions), now_ns, dict(facts or {}))
+    manifest = Manifest(base.next_n, {**named, **created, **landed}, dict(positions), now_ns, dict(facts))
     versions.publish(base.storage, base.chain, manifest)
     tag(base.storage, base.chain, manifest)
     return manifest

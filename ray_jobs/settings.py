@@ -22,6 +22,15 @@ class JobsSettings(TableSettings):
         5_000, ge=1, description="A long run publishes about every so many segments; a killed run loses at most that."
     )
     episodes_per_commit: int = Field(200, ge=1, description="The same for align_frames, in episodes.")
+    compact_fragments: int = Field(
+        16, ge=2, description="`maintain` puts a table's small fragments together once there are so many."
+    )
+    keep_version_days: float = Field(
+        7.0, ge=0, description="How long `maintain` keeps table versions that no dataset version needs, in days."
+    )
+    keep_upload_days: float = Field(
+        7.0, gt=0, description="How long it keeps the pieces of uploads that no robot goes on with, in days."
+    )
     read_threads: int = Field(16, ge=1, description="Requests to the bucket that the driver has open at once.")
     local_cpus: int | None = Field(None, ge=1, description="CPUs of a local Ray; unset: all of the machine.")
     local_store_bytes: int = Field(

@@ -46,6 +46,16 @@ def test_where_nothing_is_new_ray_is_not_even_started(robot: Any) -> None:
     assert "nothing new" in done.stdout
 
 
+def test_maintenance_runs_dry_first_and_then_does_it(robot: Any) -> None:
+    robot.log(("/battery", T0, {"percent": 80}))
+    assert run(robot, "index_segments").returncode == 0
+    dry = json.loads(run(robot, "maintain", "--dry-run", "--json").stdout)
+    assert (dry["counts"]["tables kept up"], dry["versions"]) == (1, [])
+    done = json.loads(run(robot, "maintain", "--json").stdout)
+    assert (done["counts"]["tables kept up"], done["versions"]) == (1, [2])
+    assert run(robot, "load_telemetry", "--dry-run").returncode == 2
+
+
 def test_a_spec_that_cannot_be_used_is_told_in_one_sentence(robot: Any, tmp_path: Path) -> None:
     spec = tmp_path / "spec.toml"
     spec.write_text('name = "x"\nrate_hz = 20\n[columns.state]\ntopic = "/q"\n')
