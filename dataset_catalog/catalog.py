@@ -6,6 +6,7 @@ has written and not yet published are not seen, and two reads of one manifest gi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
@@ -57,10 +58,14 @@ _OPENERS = 16  # tables opened at a time
 
 
 class Catalog:
-    """One lake. Cheap to make; keeps no connection and no cache, so it always answers with what is published now."""
+    """One lake. Cheap to make; keeps no connection and no cache, so it always answers with what is published now.
 
-    def __init__(self, storage: Storage) -> None:
+    `pinned`: chains that are read at this manifest instead (None: as if nothing were published).
+    """
+
+    def __init__(self, storage: Storage, *, pinned: Mapping[str, Manifest | None] | None = None) -> None:
         self.storage = storage
+        self._pinned = dict(pinned or {})
 
     @classmethod
     def open(cls, url: str | None = None, *, settings: StorageSettings | None = None) -> Catalog:
@@ -161,6 +166,8 @@ class Catalog:
             return list(pool.map(lambda table: self._view(*table), published))
 
     def _newest(self, chain: str) -> Manifest | None:
+        if chain in self._pinned:
+            return self._pinned[chain]
         with self.storage.reaching():
             return versions.newest(self.storage, chain)
 

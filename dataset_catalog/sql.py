@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,12 +32,24 @@ class View:
     columns: tuple[str, ...] | None = None
 
 
-def query(sql: str, views: Iterable[View], parameters: Sequence[object] = ()) -> pa.Table:
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a stranger's SQL may take of a server."""
+
+    seconds: float
+    memory_bytes: int
+    threads: int = 1
+
+
+def query(
+    sql: str, views: Iterable[View], parameters: Sequence[object] = (), *, bounds: Bounds | None = None
+) -> pa.Table:
     """The result of one SELECT (or DESCRIBE, SHOW, SUMMARIZE) over the views.
 
-    Raises `QueryError` with one sentence for anything else, and for SQL that does not parse, bind or run.
+    Raises `QueryError` with one sentence for anything else, for SQL that does not parse, bind or run, and for what
+    exceeds the bounds.
     """
-    with duckdb.connect(config=_SEALED) as connection:
+    with duckdb.connect(config=_config(bounds)) as connection, _interrupted(connection, bounds):
         for view in views:
             _create_view(connection, view)
         connection.execute("USE main")
@@ -49,6 +63,27 @@ def query(sql: str, views: Iterable[View], parameters: Sequence[object] = ()) ->
 def quote(identifier: str) -> str:
     """An SQL identifier, whatever characters it has."""
     return '"' + identifier.replace('"', '""') + '"'
+
+
+def _config(bounds: Bounds | None) -> dict[str, str]:
+    if bounds is None:
+        return _SEALED
+    return {**_SEALED, "memory_limit": f"{bounds.memory_bytes}B", "threads": str(bounds.threads)}
+
+
+@contextmanager
+def _interrupted(connection: Any, bounds: Bounds | None) -> Iterator[None]:
+    """Whatever runs on the connection ends when its time is up."""
+    if bounds is None:
+        yield
+        return
+    timer = threading.Timer(bounds.seconds, connection.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _create_view(connection: Any, view: View) -> None:
