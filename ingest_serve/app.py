@@ -18,6 +18,7 @@ from dataset_catalog.storage import Storage
 from edge.wire import SERVER_TIME_HEADER
 from ingest_serve import openapi
 from ingest_serve.bucket import Bucket
+from ingest_serve.gate import Gate
 from ingest_serve.keys import Keys
 from ingest_serve.problems import ANSWERED, as_refused, problem_response
 from ingest_serve.replica import Clock, Replica
@@ -76,6 +77,7 @@ def create_app(storage: Storage, settings: IngestSettings, clock: Clock = time.t
     """The whole server for one lake. Raises `StorageError` for a lake without S3."""
     replica = Replica(Bucket.open(storage), settings, clock)
     app = FastAPI(title="fleetfeed ingest", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    app.add_middleware(Gate, retry_after_s=settings.retry_after_s)
     app.add_middleware(Envelope, clock=clock)
     _answer_refusals(app, settings)
     _route_uploads(app, replica)

@@ -1,11 +1,9 @@
-"""Taking in one request body within bounds: its length, its time, its digest, its form, and all bodies together."""
+"""Taking in one request body: its length, its time, its digest, its form. `in_flight` bounds all of them together."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import cast
 
 from starlette.requests import ClientDisconnect, Request
@@ -14,53 +12,63 @@ from edge.errors import GapError
 from edge.segment import looks_like_mcap
 from edge.wire import MCAP_TYPE, MP4_TYPE, Gap
 from ingest_serve.errors import Refused
+from ingest_serve.in_flight import InFlight, Place
 
 
-class BytesInFlight:
-    """The bytes that one process has promised to hold for requests under way."""
+async def read_upload(request: Request, in_flight: InFlight, place: Place, *, sha256: bytes) -> bytearray:
+    """The body of an upload, whole and verified against its declared length and digest. `Refused` otherwise.
 
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._held = 0
-
-    @contextmanager
-    def hold(self, size: int) -> Iterator[None]:
-        """`Refused("busy")` if there is no room for `size` more bytes."""
-        if self._held + size > self._max_bytes:
-            raise Refused("busy", f"{self._held} bytes of at most {self._max_bytes} are under way")
-        self._held += size
-        try:
-            yield
-        finally:
-            self._held -= size
+    It may take as long as it comes as fast as `in_flight` asks of it.
+    """
+    hasher = hashlib.sha256()
+    try:
+        async with asyncio.timeout(None) as place.timeout:
+            async for chunk in request.stream():
+                in_flight.take(place, chunk)
+                hasher.update(chunk)
+    except ClientDisconnect as error:
+        raise _gone(place.length) from error
+    except TimeoutError as error:
+        raise place.cut or error from error
+    if place.cut:
+        raise place.cut
+    in_flight.received(place)
+    _check(place.arrived, length=place.length, came=hasher.digest(), sha256=sha256)
+    return place.body
 
 
 async def read_body(request: Request, *, length: int, sha256: bytes, timeout_s: float) -> bytes:
-    """The body, whole and verified against its declared length and digest. `Refused` otherwise."""
+    """A small body, as `read_upload`, within so many seconds. Nothing counts it: `length` must have been bounded."""
     try:
         async with asyncio.timeout(timeout_s):
-            body, came = await _receive(request, length)
+            body = await _receive(request, length)
     except TimeoutError as error:
         raise Refused("slow_body", f"the body did not arrive within {timeout_s:g} s") from error
     except ClientDisconnect as error:
-        raise Refused("incomplete_body", f"the client went before all of {length} bytes had come") from error
-    if len(body) != length:
-        raise Refused("incomplete_body", f"Content-Length says {length} bytes, the body has another length")
-    if came != sha256:
-        raise Refused("digest_mismatch", f"the body that came has sha-256 {came.hex()}")
+        raise _gone(length) from error
+    _check(len(body), length=length, came=hashlib.sha256(body).digest(), sha256=sha256)
     return body
 
 
-async def _receive(request: Request, length: int) -> tuple[bytes, bytes]:
-    """The body, at most one chunk longer than `length`, and its SHA-256, taken chunk by chunk as it comes."""
-    hasher, chunks, arrived = hashlib.sha256(), [], 0
+async def _receive(request: Request, length: int) -> bytes:
+    """The body, at most one chunk longer than `length`."""
+    body = bytearray()
     async for chunk in request.stream():
-        hasher.update(chunk)
-        chunks.append(chunk)
-        arrived += len(chunk)
-        if arrived > length:
+        body += chunk
+        if len(body) > length:
             break
-    return b"".join(chunks), hasher.digest()
+    return bytes(body)
+
+
+def _gone(length: int) -> Refused:
+    return Refused("incomplete_body", f"the client went before all of {length} bytes had come")
+
+
+def _check(arrived: int, *, length: int, came: bytes, sha256: bytes) -> None:
+    if arrived != length:
+        raise Refused("incomplete_body", f"Content-Length says {length} bytes, the body has another length")
+    if came != sha256:
+        raise Refused("digest_mismatch", f"the body that came has sha-256 {came.hex()}")
 
 
 def check_form(body: bytes | bytearray, content_type: str) -> None:

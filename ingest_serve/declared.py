@@ -96,7 +96,7 @@ def declared_digest(request: Request) -> tuple[str, bytes]:
     """The `Content-Digest` field as it came, which the token signs, and the raw SHA-256 in it."""
     field = request.headers.get("content-digest", "")
     try:
-        return field, parse_content_digest(field)
+        return field, _only_sha256(field)
     except ValueError as error:
         raise Refused("bad_digest", str(error)) from error
 
@@ -105,9 +105,16 @@ def declared_whole_sha256(request: Request) -> bytes:
     """The raw SHA-256 in `Repr-Digest`: of the whole upload, not of the piece."""
     field = request.headers.get(REPR_DIGEST_HEADER, "")
     try:
-        return parse_content_digest(field)
+        return _only_sha256(field)
     except ValueError as error:
         raise Refused("bad_digest", f"{REPR_DIGEST_HEADER} must hold sha-256=:<base64>:, got {field[:80]!r}") from error
+
+
+def _only_sha256(field: str) -> bytes:
+    """The raw SHA-256 of a field that holds one; `ValueError` for two, of which others may believe the other."""
+    if field.lower().count("sha-256=") > 1:
+        raise ValueError(f"there must be one sha-256, got {field[:160]!r}")
+    return parse_content_digest(field)
 
 
 def declared_complete(request: Request) -> bool:

@@ -37,7 +37,7 @@ PROBLEMS = {
     "too_many_pieces": Problem(400, "The upload has as many pieces as it may; delete it, and use larger ones."),
     "bad_new_key": Problem(400, "The body is not the JSON object that is asked for, or the new key did not sign it."),
     "bad_enrolment": Problem(400, "The enrolment body is not the JSON object that is asked for."),
-    "bad_token_request": Problem(400, "A token cannot have this name, these scopes or this lifetime."),
+    "bad_body": Problem(400, "The body is not the JSON object that is asked for, or a member of it is out of range."),
     "no_token": Problem(401, "There is no `Authorization: Bearer` token."),
     "bad_token": Problem(401, "The token is no JWT with the claims that are asked for, or none that was given out."),
     "unknown_key": Problem(401, "The robot has no such key, or it was revoked."),
@@ -49,6 +49,7 @@ PROBLEMS = {
     "wrong_robot": Problem(403, "The token belongs to another robot than the route."),
     "enrolment_unknown": Problem(403, "There is no such enrolment token for this robot."),
     "enrolment_used": Problem(403, "The enrolment token was used with another key."),
+    "enrolment_revoked": Problem(403, "The enrolment token was revoked before it was used."),
     "enrolment_expired": Problem(403, "The enrolment token has expired."),
     "not_found": Problem(404, "There is no such route."),
     "upload_unknown": Problem(
@@ -56,7 +57,7 @@ PROBLEMS = {
     ),
     "unknown_key_id": Problem(404, "The robot never had a key of this id."),
     "method_not_allowed": Problem(405, "The route does not take this method."),
-    "slow_body": Problem(408, "The body did not arrive in the time allowed."),
+    "slow_body": Problem(408, "The body did not come as fast as it must, or was the slowest when room was needed."),
     "conflict": Problem(409, "Other bytes are stored under this name; if new ones came, they are kept for inspection."),
     "offset_mismatch": Problem(409, "The piece does not begin where the upload ends; `expected_offset` says where."),
     "key_in_use": Problem(409, "A key cannot retire itself; sign with another one."),
@@ -64,8 +65,10 @@ PROBLEMS = {
     "length_required": Problem(411, "There is no `Content-Length`."),
     "too_large": Problem(413, "The body is larger than this route takes; `max_bytes` says how large it may be."),
     "unsupported_type": Problem(415, "The route does not take this `Content-Type`."),
+    "unsupported_encoding": Problem(415, "The body is encoded (`Content-Encoding`); it must come as it is."),
+    "robot_busy": Problem(429, "The replica works on as many uploads of this robot as it may."),
     "internal_error": Problem(500, "The server failed; nothing is promised."),
-    "busy": Problem(503, "The replica holds as many bytes as it may."),
+    "busy": Problem(503, "The replica holds as many bodies or bytes as it may."),
     "storage_unavailable": Problem(503, "The bucket cannot be reached; nothing is promised."),
 }
 
@@ -105,7 +108,7 @@ def problem_response(refused: Refused, *, retry_after_s: int) -> JSONResponse:
 def _headers(status: int, retry_after_s: int) -> dict[str, str]:
     by_status = {
         401: {"WWW-Authenticate": "Bearer"},
-        408: {"Connection": "close"},
+        429: {"Retry-After": str(retry_after_s)},
         503: {"Retry-After": str(retry_after_s)},
     }
     return by_status.get(status, {})

@@ -9,9 +9,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from edge.wire import GAP_TYPE, Receipt, SegmentId
-from ingest_serve.body import BytesInFlight, check_form, check_gap
+from ingest_serve.body import check_form, check_gap
 from ingest_serve.bucket import Bucket
 from ingest_serve.errors import Refused
+from ingest_serve.in_flight import InFlight
 from ingest_serve.people import Person, check_person
 from ingest_serve.pieces import Pieces
 from ingest_serve.raw_store import AlreadyStored, Conflict, RawObject, RawStore, Stored
@@ -34,7 +35,7 @@ class Replica:
         self.pieces = Pieces(bucket)
         self.registry = Registry(bucket)
         self.tokens = Tokens(bucket)
-        self.in_flight = BytesInFlight(settings.max_bytes_in_flight)
+        self.in_flight = InFlight(settings.bounds())
         self.settings = settings
         self.clock = clock
         self._keys = KeyCache(self.registry, lifetime_s=settings.key_cache_s)

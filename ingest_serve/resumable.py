@@ -23,7 +23,7 @@ from edge.wire import (
     resume_target,
     upload_id,
 )
-from ingest_serve.body import read_body
+from ingest_serve.body import read_upload
 from ingest_serve.declared import (
     Target,
     check_piece_type,
@@ -38,7 +38,7 @@ from ingest_serve.declared import (
     robot_time_ns,
 )
 from ingest_serve.errors import Refused, StorageUnavailable
-from ingest_serve.pieces import MAX_PIECES, Creation, Unfinished
+from ingest_serve.pieces import Creation, Unfinished
 from ingest_serve.raw_store import RawObject
 from ingest_serve.replica import Replica
 from ingest_serve.signature import signed_digest, signed_target
@@ -97,8 +97,8 @@ class Resumable:
     async def _begin(self, request: Request, upload: str, creation: Creation, *, length: int) -> Unfinished:
         """Nothing is left behind by a first piece that does not arrive whole."""
         robot, (_, sha256) = creation.segment.robot, declared_digest(request)
-        with self._replica.in_flight.hold(length):
-            body = await self._read(request, length=length, sha256=sha256)
+        with self._replica.in_flight.hold(robot, length) as place:
+            body = await read_upload(request, self._replica.in_flight, place, sha256=sha256)
             await asyncio.to_thread(self._pieces.create, robot, upload, creation)
             if body:
                 await self._pieces.add(robot, upload, body, offset=0, sha256=sha256.hex())
@@ -132,8 +132,8 @@ class Resumable:
         kid = await self._replica.signer(request, robot, digest=digest)
         found = await self._find(robot, upload)
         _check_next(found, offset, length, complete=complete)
-        with self._replica.in_flight.hold(length):
-            body = await self._read(request, length=length, sha256=sha256)
+        with self._replica.in_flight.hold(robot, length) as place:
+            body = await read_upload(request, self._replica.in_flight, place, sha256=sha256)
             if body and not await self._pieces.add(robot, upload, body, offset=offset, sha256=sha256.hex()):
                 raise _mismatch(offset, expected=(await self._find(robot, upload)).offset)
             del body
@@ -148,7 +148,7 @@ class Resumable:
     async def _finish(self, upload: str, found: Unfinished, raw: RawObject) -> Response:
         """Make one raw object of the pieces, which go once nobody needs them: it is stored, or will never be."""
         robot, complete = raw.segment.robot, {UPLOAD_COMPLETE_HEADER: "?1"}
-        with self._replica.in_flight.hold(raw.bytes):
+        async with self._replica.in_flight.join(robot, raw.bytes):
             whole = await self._pieces.join(robot, upload, found.sizes)
             if whole is None:
                 raise _unknown(robot, upload)  # done or given up by another request meanwhile
@@ -168,10 +168,6 @@ class Resumable:
         if found is None:
             raise _unknown(robot, upload)
         return found
-
-    async def _read(self, request: Request, *, length: int, sha256: bytes) -> bytes:
-        timeout_s = self._replica.settings.body_timeout_s
-        return await read_body(request, length=length, sha256=sha256, timeout_s=timeout_s)
 
     async def _remove(self, robot: str, upload: str) -> None:
         """Pieces that stay are only waste, which `fleetfeed ingest expire` clears: no reason for another answer."""
@@ -197,8 +193,8 @@ def _check_next(found: Unfinished, offset: int, length: int, *, complete: bool) 
     if offset != found.offset:
         raise _mismatch(offset, expected=found.offset)
     _check_end(offset, length, found.creation, complete=complete)
-    if length and len(found.sizes) >= MAX_PIECES:
-        raise Refused("too_many_pieces", f"an upload has {MAX_PIECES} pieces at most")
+    if length and len(found.sizes) >= found.max_pieces:
+        raise Refused("too_many_pieces", f"an upload of {offset} bytes has {found.max_pieces} pieces at most")
 
 
 def _check_end(offset: int, length: int, creation: Creation, *, complete: bool) -> None:

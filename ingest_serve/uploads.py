@@ -12,7 +12,7 @@ from edge.wire import (
     UPLOAD_OFFSET_HEADER,
     Kind,
 )
-from ingest_serve.body import read_body
+from ingest_serve.body import read_upload
 from ingest_serve.declared import (
     Target,
     Upload,
@@ -71,10 +71,9 @@ class Uploads:
         digest, sha256 = declared_digest(request)
         time_ns, clock = robot_time_ns(request), robot_clock(request)
         kid = await self._replica.signer(request, target.segment.robot, digest=digest)
-        with self._replica.in_flight.hold(length):
-            body = await read_body(
-                request, length=length, sha256=sha256, timeout_s=self._replica.settings.body_timeout_s
-            )
+        in_flight = self._replica.in_flight
+        with in_flight.hold(target.segment.robot, length) as place:
+            body = await read_upload(request, in_flight, place, sha256=sha256)
             raw = RawObject(
                 segment=target.segment,
                 kind=kind,

@@ -29,9 +29,9 @@ from dataset_catalog.storage import Storage
 from edge import signing, wire
 from edge.segment import MAGIC
 from ingest_serve.app import create_app
-from ingest_serve.body import BytesInFlight
 from ingest_serve.bucket import Bucket
 from ingest_serve.errors import StorageUnavailable
+from ingest_serve.in_flight import Bounds, InFlight
 from ingest_serve.problems import PROBLEMS
 from ingest_serve.registry import Registry, invite
 from ingest_serve.settings import IngestSettings
@@ -202,15 +202,15 @@ def serve(storage: Storage, settings: IngestSettings | None = None) -> Iterator[
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """How many bytes a server that is started after this holds just now."""
-    made: list[BytesInFlight] = []
+    made: list[InFlight] = []
 
-    class Watched(BytesInFlight):
-        def __init__(self, max_bytes: int) -> None:
-            super().__init__(max_bytes)
+    class Watched(InFlight):
+        def __init__(self, bounds: Bounds) -> None:
+            super().__init__(bounds)
             made.append(self)
 
-    monkeypatch.setattr("ingest_serve.replica.BytesInFlight", Watched)
-    return lambda: made[-1]._held
+    monkeypatch.setattr("ingest_serve.replica.InFlight", Watched)
+    return lambda: made[-1].held_bytes
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import socket
@@ -17,6 +18,7 @@ from dataset_catalog.settings import StorageSettings
 from dataset_catalog.storage import Storage
 from edge import signing, wire
 from edge.segment import MAGIC
+from ingest_serve.bucket import Bucket
 from ingest_serve.raw_store import RawStore
 from ingest_serve.settings import IngestSettings
 from tests.ingest_serve.conftest import (
@@ -257,7 +259,7 @@ def test_half_a_body_stores_nothing(server: Server, robot: Robot) -> None:
 
 
 def test_a_body_that_trickles_is_cut_off(storage: Storage) -> None:
-    with serve(storage, IngestSettings(body_timeout_s=0.3)) as server:
+    with serve(storage, IngestSettings(body_grace_s=0.3)) as server:
         robot = server.new_robot()
         with open_request(robot.upload().changed(Content_Length=str(len(BODY))), server) as connection:
             connection.sendall(BODY[:10])
@@ -268,23 +270,32 @@ def test_a_body_that_trickles_is_cut_off(storage: Storage) -> None:
 
 
 def test_a_full_server_says_when_to_come_again_and_is_free_again_after(
-    storage: Storage, held: Callable[[], int]
+    storage: Storage, held: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = len(BODY)
-    limits = IngestSettings(max_telemetry_bytes=size, max_video_bytes=size, max_bytes_in_flight=size, retry_after_s=7)
-    with serve(storage, limits) as server:
-        robot = server.new_robot()
-        with open_request(robot.upload(seq=1).changed(Content_Length=str(size)), server) as connection:
-            connection.sendall(BODY[:10])
-            wait_until(lambda: held() == size, limit_s=20)
-            response = robot.send(robot.upload(seq=2))
-            assert refusal(response) == (503, "busy")
-            assert response.headers["Retry-After"] == "7"
-            connection.sendall(BODY[10:])
-            assert read_status(connection) == 201
-        assert robot.send(robot.upload(seq=2)).status_code == 201
-        stored = server.stored()
-    assert f"raw/g1-001/{RECORDING}/telemetry/0000000001" in stored
+    stored = threading.Event()
+    create = Bucket.create_async
+
+    async def late(*arguments: object) -> bool:
+        while not stored.is_set():
+            await asyncio.sleep(0.01)
+        return await create(*arguments)  # type: ignore[arg-type]
+
+    limits = IngestSettings(
+        max_telemetry_bytes=size, max_video_bytes=size, max_bytes_in_flight=2 * size, retry_after_s=7
+    )
+    with serve(storage, limits) as server, ThreadPoolExecutor(1) as pool:
+        robot, other = server.new_robot(), server.new_robot("g1-002")
+        monkeypatch.setattr(Bucket, "create_async", late)
+        first = pool.submit(robot.send, robot.upload(seq=1))
+        wait_until(lambda: held() == size, limit_s=20)
+        response = other.send(other.upload())
+        assert refusal(response) == (503, "busy")
+        assert response.headers["Retry-After"] == "7"
+        stored.set()
+        assert first.result().status_code == 201
+        assert other.send(other.upload()).status_code == 201
+        assert held() == 0
 
 
 def test_an_unknown_route_and_a_wrong_method_are_problems_too(server: Server) -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 
 import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from ingest_serve.body import BytesInFlight, check_form, read_body
+from ingest_serve.body import check_form, read_body, read_upload
 from ingest_serve.errors import Refused
+from ingest_serve.in_flight import InFlight
+from ingest_serve.settings import IngestSettings
 
 SHA256 = hashlib.sha256(b"abcdef").digest()
 
 
-def read(*messages: Message, length: int = 6, timeout_s: float = 5.0) -> bytes:
-    """What `read_body` makes of these ASGI messages; after the last one nothing comes any more."""
+def request_of(*messages: Message) -> Request:
+    """A request of which these ASGI messages come; after the last one nothing comes any more."""
     waiting = list(messages)
 
     async def receive() -> Message:
@@ -24,18 +27,37 @@ def read(*messages: Message, length: int = 6, timeout_s: float = 5.0) -> bytes:
             await asyncio.Event().wait()
         return waiting.pop(0)
 
-    request = Request({"type": "http", "method": "POST", "headers": []}, receive)
-    return asyncio.run(read_body(request, length=length, sha256=SHA256, timeout_s=timeout_s))
+    return Request({"type": "http", "method": "POST", "headers": []}, receive)
+
+
+def read_small(*messages: Message, length: int = 6) -> bytes:
+    return asyncio.run(read_body(request_of(*messages), length=length, sha256=SHA256, timeout_s=0.05))
+
+
+def read_large(*messages: Message, length: int = 6) -> bytes:
+    """The same by `read_upload`, which leaves nothing counted."""
+
+    async def read() -> bytes:
+        in_flight = InFlight(IngestSettings(body_grace_s=0.05).bounds())
+        try:
+            with in_flight.hold("g1-001", length) as place:
+                return bytes(await read_upload(request_of(*messages), in_flight, place, sha256=SHA256))
+        finally:
+            assert (in_flight.held_bytes, in_flight.bodies) == (0, 0)
+
+    return asyncio.run(read())
 
 
 def part(body: bytes, *, more: bool = False) -> Message:
     return {"type": "http.request", "body": body, "more_body": more}
 
 
-def test_a_body_in_parts_is_put_together() -> None:
+@pytest.mark.parametrize("read", [read_small, read_large])
+def test_a_body_in_parts_is_put_together(read: Callable[..., bytes]) -> None:
     assert read(part(b"abc", more=True), part(b"", more=True), part(b"def")) == b"abcdef"
 
 
+@pytest.mark.parametrize("read", [read_small, read_large])
 @pytest.mark.parametrize(
     ("messages", "length", "code"),
     [
@@ -47,28 +69,34 @@ def test_a_body_in_parts_is_put_together() -> None:
         ([part(b"abc", more=True)], 6, "slow_body"),
     ],
 )
-def test_a_body_that_is_not_what_was_declared_is_refused(messages: list[Message], length: int, code: str) -> None:
+def test_a_body_that_is_not_what_was_declared_is_refused(
+    read: Callable[..., bytes], messages: list[Message], length: int, code: str
+) -> None:
     with pytest.raises(Refused) as refused:
-        read(*messages, length=length, timeout_s=0.05)
+        read(*messages, length=length)
     assert refused.value.code == code
-
-
-def test_bytes_in_flight_are_given_back_also_after_a_failure() -> None:
-    in_flight = BytesInFlight(10)
-    with (
-        in_flight.hold(6),
-        in_flight.hold(4),
-        pytest.raises(Refused, match="10 bytes of at most 10"),
-        in_flight.hold(1),
-    ):
-        pass
-    with pytest.raises(ZeroDivisionError), in_flight.hold(10):
-        raise ZeroDivisionError
-    with in_flight.hold(10):
-        pass
 
 
 @pytest.mark.parametrize("body", [b"", b"ftyp", b"1234mdat"])
 def test_what_does_not_begin_with_ftyp_is_no_mp4(body: bytes) -> None:
     with pytest.raises(Refused, match="ftyp"):
         check_form(body, "video/mp4")
+
+
+def test_a_cancelled_request_leaves_nothing_counted() -> None:
+    async def cancelled() -> None:
+        in_flight = InFlight(IngestSettings().bounds())
+
+        async def handle() -> None:
+            with in_flight.hold("g1-001", 6) as place:
+                await read_upload(request_of(part(b"abc", more=True)), in_flight, place, sha256=SHA256)
+
+        task = asyncio.create_task(handle())
+        await asyncio.sleep(0.01)
+        assert in_flight.held_bytes == 6
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (in_flight.held_bytes, in_flight.bodies) == (0, 0)
+
+    asyncio.run(cancelled())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import socket
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -13,6 +16,7 @@ import requests
 from dataset_catalog.storage import Storage
 from edge import wire
 from edge.segment import MAGIC
+from ingest_serve.pieces import Pieces
 from ingest_serve.settings import IngestSettings
 from tests.ingest_serve.conftest import RECORDING, Robot, Server, Upload, refusal, serve, wait_until
 from tests.ingest_serve.resuming import BODY, SIZE, Resuming, digest_of, half_sent
@@ -298,10 +302,11 @@ class TestRefused:
             assert refusal(robot.send(robot.signed(creation))) == (400, code)
         assert server.stored() == []
 
+    @pytest.mark.parametrize("name", ["MAX_PIECES", "FREE_PIECES"])
     def test_an_upload_takes_so_many_pieces_and_no_more(
-        self, upload: Resuming, monkeypatch: pytest.MonkeyPatch
+        self, upload: Resuming, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
-        monkeypatch.setattr("ingest_serve.resumable.MAX_PIECES", 3)
+        monkeypatch.setattr(f"ingest_serve.pieces.{name}", 3)
         upload.create(BODY[:1])
         assert [upload.append(at, at + 1).status_code for at in (1, 2, 3)] == [204, 204, 400]
         assert refusal(upload.append(3, 4)) == (400, "too_many_pieces")
@@ -313,40 +318,69 @@ class TestBounds:
     @pytest.fixture
     def narrow(self, storage: Storage, held: Callable[[], int]) -> Iterator[Server]:
         """A server that may hold one whole body, and no byte more."""
-        limits = IngestSettings(max_telemetry_bytes=SIZE, max_video_bytes=SIZE, max_bytes_in_flight=SIZE)
+        limits = IngestSettings(max_telemetry_bytes=SIZE, max_video_bytes=SIZE, max_bytes_in_flight=2 * SIZE)
         with serve(storage, limits) as running:
             yield running
 
     def test_a_piece_counts_while_it_arrives(self, narrow: Server, held: Callable[[], int]) -> None:
-        robot = narrow.new_robot()
-        upload, other = Resuming(robot, BODY), Resuming(robot, BODY, seq=1)
-        other.create()
+        robot, other = narrow.new_robot(), narrow.new_robot("g1-002")
+        upload = Resuming(robot, BODY)
         with half_sent(upload.creation(BODY[:SIZE]), narrow, sent=10) as connection:
             wait_until(lambda: held() == SIZE, limit_s=20)
-            assert refusal(other.append(0, 1)) == (503, "busy")
+            assert refusal(Resuming(other, BODY).create(BODY[:1])) == (503, "busy")
+            wait_until(lambda: held() == 10, limit_s=20)  # it has turned out to be slow
             connection.sendall(BODY[10:])
             assert connection.recv(4096).startswith(b"HTTP/1.1 201")
-        with half_sent(other.piece(0, SIZE - 1), narrow, sent=10) as connection:
-            wait_until(lambda: held() == SIZE - 1, limit_s=20)
-            assert refusal(Resuming(robot, BODY, seq=2).create(BODY[:2])) == (503, "busy")
-            connection.sendall(BODY[10 : SIZE - 1])
-            assert connection.recv(4096).startswith(b"HTTP/1.1 204")
+        with half_sent(robot.upload(BODY, kind="video", seq=9), narrow, sent=10):
+            wait_until(lambda: held() == SIZE, limit_s=20)
+            assert refusal(Resuming(robot, BODY, seq=2).create(BODY[:1])) == (429, "robot_busy")
+        wait_until(lambda: held() == 0, limit_s=20)
+
+    def test_a_slow_piece_makes_room(self, narrow: Server, held: Callable[[], int]) -> None:
+        slow, healthy = narrow.new_robot(), narrow.new_robot("g1-002")
+        with half_sent(Resuming(slow, BODY).creation(BODY), narrow, sent=SIZE - 1) as connection:
+            wait_until(lambda: held() == SIZE, limit_s=20)
+            wait_until(lambda: Resuming(healthy, BODY).create(BODY[:500]).status_code == 201, limit_s=20)
+            answer = connection.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b'"slow_body"' in answer
+        assert Resuming(healthy, BODY).append(500, SIZE, complete=True).status_code == 201
         assert held() == 0
 
-    def test_the_whole_counts_while_it_is_joined_and_is_free_again_after(
-        self, narrow: Server, held: Callable[[], int]
-    ) -> None:
-        robot = narrow.new_robot()
+    def test_the_whole_has_room_of_its_own_while_it_is_joined(self, narrow: Server, held: Callable[[], int]) -> None:
+        robot, other = narrow.new_robot(), narrow.new_robot("g1-002")
         upload = Resuming(robot, BODY)
         upload.create(BODY)
-        with half_sent(robot.upload(BODY, kind="video", seq=9), narrow, sent=10) as connection:
+        with half_sent(other.upload(BODY), narrow, sent=SIZE - 1):
+            wait_until(lambda: held() >= SIZE - 1, limit_s=20)
+            assert upload.append(SIZE, SIZE, complete=True).status_code == 201
+        wait_until(lambda: held() == 0, limit_s=20)
+
+    def test_a_whole_that_waits_in_vain_for_its_turn_stands_as_it_stood(
+        self, narrow: Server, held: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("ingest_serve.in_flight.JOIN_WAIT_S", 0.1)
+        joining = threading.Event()
+        join = Pieces.join
+
+        async def late(*arguments: object) -> object:
+            while not joining.is_set():
+                await asyncio.sleep(0.01)
+            return await join(*arguments)  # type: ignore[arg-type]
+
+        uploads = [Resuming(narrow.new_robot(f"g1-{number}"), BODY) for number in (1, 2)]
+        for upload in uploads:
+            upload.create(BODY)
+        monkeypatch.setattr(Pieces, "join", late)
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(uploads[0].append, SIZE, SIZE, complete=True)
             wait_until(lambda: held() == SIZE, limit_s=20)
-            response = upload.append(SIZE, SIZE, complete=True)
+            response = uploads[1].append(SIZE, SIZE, complete=True)
             assert refusal(response) == (503, "busy")
             assert "Upload-Complete" not in response.headers
-            connection.sendall(BODY[10:])
-            assert connection.recv(4096).startswith(b"HTTP/1.1 201")
-        assert upload.append(SIZE, SIZE, complete=True).status_code == 201
+            joining.set()
+            assert first.result().status_code == 201
+        assert uploads[1].append(SIZE, SIZE, complete=True).status_code == 201
         assert held() == 0
 
     def test_what_a_refused_upload_held_is_free_again(self, narrow: Server, held: Callable[[], int]) -> None:
