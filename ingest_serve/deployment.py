@@ -11,6 +11,7 @@ from typing import Any
 import ray
 from fastapi import FastAPI
 from ray import serve
+from ray.serve._private import constants
 from ray.serve._private import replica as replica_module
 
 from dataset_catalog.storage import Storage
@@ -31,6 +32,7 @@ def build_app(_arguments: dict[str, str] | None = None) -> serve.Application:
 
     def build_asgi() -> FastAPI:
         keep_replica_port_private()
+        read_bodies_on_demand()
         return create_app(storage, settings)
 
     return _deployment(serve.ingress(build_asgi)(), settings).bind()
@@ -60,3 +62,17 @@ def keep_replica_port_private() -> None:
         return int(bind(server, address.replace("[::]", ray.util.get_node_ip_address())))
 
     replica_module.add_port_to_grpc_server = bind_to_node
+
+
+def read_bodies_on_demand() -> None:
+    """Have this replica's requests read from their connections only what the application asks for.
+
+    Serve 2.60 otherwise puts what comes of a body into a queue without end, beside the application, to notice a client
+    that goes; and tells a client to continue that the application would refuse. `RuntimeError` where Serve cannot do
+    without the queue: with user code on a thread of its own, or behind the Python proxy.
+    """
+    if constants.RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD or not constants.RAY_SERVE_ENABLE_DIRECT_INGRESS:
+        raise RuntimeError(
+            "set RAY_SERVE_ENABLE_HA_PROXY=1 and RAY_SERVE_THROUGHPUT_OPTIMIZED=1: else bodies are not bounded"
+        )
+    replica_module.parse_disconnect_disabled_header = lambda _headers: True
