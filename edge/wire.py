@@ -25,6 +25,7 @@ MAX_GAP_BYTES = 64 << 10
 ROBOT_TIME_HEADER = "Fleetfeed-Robot-Time-Ns"
 ROBOT_CLOCK_HEADER = "Fleetfeed-Robot-Clock"
 SERVER_TIME_HEADER = "Fleetfeed-Server-Time-Ns"
+REQUEST_ID_HEADER = "Fleetfeed-Request-Id"
 UPLOAD_COMPLETE_HEADER = "Upload-Complete"  # ?1: this request carries the end of the upload; ?0: it does not
 UPLOAD_LENGTH_HEADER = "Upload-Length"
 UPLOAD_LIMIT_HEADER = "Upload-Limit"

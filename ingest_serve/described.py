@@ -11,6 +11,7 @@ from edge.wire import (
     MAX_SEQ,
     MAX_TIME_NS,
     REPR_DIGEST_HEADER,
+    REQUEST_ID_HEADER,
     ROBOT_CLOCK_HEADER,
     ROBOT_TIME_HEADER,
     SERVER_TIME_HEADER,
@@ -70,6 +71,7 @@ PARAMETERS = {
     "end_ns": "TimeNs",
     "kid": "KeyId",
     "upload": "UploadId",
+    "token_id": "TokenId",
 }
 
 
@@ -83,6 +85,27 @@ def record(**properties: Schema) -> Schema:
     return {"type": "object", "required": sorted(properties), "properties": properties}
 
 
+def _wish(**properties: Schema) -> Schema:
+    """A JSON object of a request: no member must be there, none else may be."""
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _page(**rows: Schema) -> Schema:
+    """A list of rows, and the cursor of those that follow."""
+    lists: dict[str, Schema] = {name: {"type": "array", "items": row} for name, row in rows.items()}
+    following = {"type": ["string", "null"], "description": "The `cursor` of the next page; null after the last row."}
+    return record(**lists, next=following)
+
+
+_SCOPES: Schema = {"type": "array", "items": {"enum": ["read", "publish", "admin"]}}
+_TOKEN = record(
+    token_id=one("TokenId"),
+    name={"type": "string"},
+    scopes=_SCOPES,
+    created_ns=one("TimeNs"),
+    expires_ns=one("TimeNs"),
+    created_by={"type": "string", "description": "A person's token id, or who ran the command."},
+)
 REQUEST_HEADERS: dict[str, tuple[str, Schema]] = {
     DIGEST_HEADER: ("RFC 9530, of this request's body; the token signs it.", _DIGEST),
     REPR_DIGEST_HEADER: ("Of a resumable upload: RFC 9530, of the whole.", _DIGEST),
@@ -104,6 +127,7 @@ REQUEST_HEADERS: dict[str, tuple[str, Schema]] = {
 }
 ANSWER_HEADERS: dict[str, tuple[str, Schema]] = {
     SERVER_TIME_HEADER: ("The server's clock, in ns since the Unix epoch.", one("TimeNs")),
+    REQUEST_ID_HEADER: ("This answer's name in the server's log.", {"type": "string", "examples": ["9b1f03aa-17"]}),
     UPLOAD_COMPLETE_HEADER: ("?1: the upload is done, or will never be; ?0: it can go on.", _COMPLETE),
     UPLOAD_LENGTH_HEADER: ("Bytes of the whole.", _LENGTH),
     UPLOAD_LIMIT_HEADER: (
@@ -143,6 +167,45 @@ SCHEMAS: dict[str, Schema] = NAMES | {
     "NewKey": record(
         public_key=one("PublicKey"),
         proof={"type": "string", "description": "A token over this method and target, signed by the new key."},
+    ),
+    "InvitationWish": _wish(lifetime_s=_whole(366 * 86_400, 86_400, "How long it is good; a day, if left out.")),
+    "Invitation": record(robot=one("Robot"), token={"type": "string"}, expires_ns=one("TimeNs")),
+    "Nothing": _wish(),
+    "RobotRevoked": record(
+        robot=one("Robot"),
+        key_ids={"type": "array", "items": one("KeyId"), "description": "Those that counted until now."},
+        invitations={"type": "integer", "minimum": 0, "description": "How many were unused until now."},
+    ),
+    "TokenWish": _wish(
+        name={"type": "string", "minLength": 1, "maxLength": 100},
+        scopes=_SCOPES | {"minItems": 1},
+        days={"type": "number", "exclusiveMinimum": 0, "maximum": 3650, "default": 90},
+    )
+    | {"required": ["name", "scopes"]},
+    "Token": _TOKEN,
+    "TokenMade": _TOKEN
+    | {"required": [*_TOKEN["required"], "token"], "properties": _TOKEN["properties"] | {"token": {"type": "string"}}},
+    "Tokens": _page(tokens=one("Token")),
+    "Robots": _page(robots=record(robot=one("Robot"), key_ids={"type": "array", "items": one("KeyId")})),
+    "Quarantine": _page(
+        items=record(
+            kind={"enum": ["conflict", "quarantined"]},
+            key={"type": "string"},
+            bytes={"type": "integer", "minimum": 0},
+            sha256=one("Sha256"),
+            received_ns=one("TimeNs"),
+        )
+    ),
+    "AuditPage": _page(
+        entries=record(
+            t_ns=one("TimeNs"),
+            actor=record(
+                kind={"enum": ["person", "robot", "cli"]}, id={"type": "string"}, name={"type": "string"}
+            ),
+            act={"type": "string", "examples": ["revoke_robot"]},
+            subject={"type": "string", "examples": ["robots/h1-amber"]},
+            details={"type": "object"},
+        )
     ),
     "Health": record(status={"const": "ok"}),
     "Problem": record(

@@ -20,6 +20,7 @@ from edge.wire import (
     PIECE_TYPE,
     PROBLEM_TYPE,
     REPR_DIGEST_HEADER,
+    REQUEST_ID_HEADER,
     ROBOT_CLOCK_HEADER,
     ROBOT_TIME_HEADER,
     SERVER_TIME_HEADER,
@@ -224,7 +225,7 @@ def enrol_docs() -> dict[str, Any]:
         body={JSON: one("Enrolment")},
         headers={DIGEST_HEADER: True},
         answers=_known(),
-        codes=["bad_enrolment", "enrolment_unknown", "enrolment_used", "enrolment_expired", "key_retired"],
+        codes=["bad_enrolment", "enrolment_unknown", "enrolment_used", "enrolment_revoked", "enrolment_expired", "key_retired"],
     )
 
 
@@ -244,7 +245,8 @@ def new_key_docs() -> dict[str, Any]:
 def retire_docs() -> dict[str, Any]:
     """The end of a key."""
     gone = answer("The key counts no longer, perhaps since before.")
-    return route("retireKey", "keys", who=["robot"], answers={204: gone}, codes=["key_in_use", "unknown_key_id"])
+    codes = ["key_in_use", "unknown_key_id"]
+    return route("retireKey", "keys", who=["robot", "admin"], answers={204: gone}, codes=codes)
 
 
 def alive_docs() -> dict[str, Any]:
@@ -324,4 +326,5 @@ def _complete(operation: Schema) -> None:
         if found["in"] != "header" and found["name"] in PARAMETERS:
             found["schema"] = one(PARAMETERS[found["name"]])
     for response in operation["responses"].values():
-        response["headers"] = {SERVER_TIME_HEADER: _header(SERVER_TIME_HEADER)} | response.get("headers", {})
+        stamps = {name: _header(name) for name in (SERVER_TIME_HEADER, REQUEST_ID_HEADER)}
+        response["headers"] = stamps | response.get("headers", {})
