@@ -18,8 +18,9 @@ from ingest_serve.app import create_app
 from ingest_serve.bucket import Bucket
 from ingest_serve.check import check_create_once
 from ingest_serve.errors import IngestError, StorageUnavailable
+from ingest_serve.invitations import INVITE_LIFETIME_S
 from ingest_serve.pieces import Pieces
-from ingest_serve.registry import INVITE_LIFETIME_S, Registry
+from ingest_serve.registry import Registry
 from ingest_serve.registry import invite as new_token
 from ingest_serve.settings import IngestSettings
 

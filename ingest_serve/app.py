@@ -6,7 +6,9 @@ A handler checks everything it can before it reads the body, and acknowledges on
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import secrets
 import time
 
 from fastapi import FastAPI
@@ -15,18 +17,23 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dataset_catalog.storage import Storage
-from edge.wire import SERVER_TIME_HEADER
-from ingest_serve import openapi
-from ingest_serve.bucket import Bucket
+from edge.wire import REQUEST_ID_HEADER, SERVER_TIME_HEADER
+from ingest_serve import admin, openapi
+from ingest_serve.errors import StorageUnavailable
 from ingest_serve.gate import Gate
 from ingest_serve.keys import Keys
 from ingest_serve.problems import ANSWERED, as_refused, problem_response
 from ingest_serve.replica import Clock, Replica
 from ingest_serve.resumable import Resumable
 from ingest_serve.settings import IngestSettings
+from ingest_serve.strict import StrictRoute
 from ingest_serve.uploads import Uploads
 
 log = logging.getLogger(__name__)
+
+REQUEST_ID = "fleetfeed.request_id"  # where it is in the scope
+_TIME_FIELD = SERVER_TIME_HEADER.lower().encode()
+_ID_FIELD = REQUEST_ID_HEADER.lower().encode()
 
 
 class Health:
@@ -46,50 +53,60 @@ class Health:
 
 
 class Envelope:
-    """Stamps every response with the server's time, and answers what nobody foresaw without a traceback."""
+    """Stamps every response with the server's time and an id, and answers what nobody foresaw without a traceback.
+
+    The id is in our log too, where there is something to say of the request.
+    """
 
     def __init__(self, app: ASGIApp, *, clock: Clock) -> None:
         self._app = app
         self._clock = clock
+        self._replica_id, self._count = secrets.token_hex(4), itertools.count()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         started = False
+        request_id = scope[REQUEST_ID] = f"{self._replica_id}-{next(self._count)}"
 
         async def stamp(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                stamped = (SERVER_TIME_HEADER.lower().encode(), str(self._clock()).encode())
-                message = {**message, "headers": [*message["headers"], stamped]}
+                stamps = ((_TIME_FIELD, str(self._clock()).encode()), (_ID_FIELD, request_id.encode()))
+                message = {**message, "headers": [*message["headers"], *stamps]}
             await send(message)
 
         try:
             await self._app(scope, receive, stamp)
         except Exception as error:
-            log.exception("%s %r failed", scope["method"], scope["path"])
+            log.exception("%s: %s %r failed", request_id, scope["method"], scope["path"])
             if not started:
                 await problem_response(as_refused(error), retry_after_s=1)(scope, receive, stamp)
 
 
 def create_app(storage: Storage, settings: IngestSettings, clock: Clock = time.time_ns) -> FastAPI:
     """The whole server for one lake. Raises `StorageError` for a lake without S3."""
-    replica = Replica(Bucket.open(storage), settings, clock)
+    replica = Replica(storage, settings, clock)
     app = FastAPI(title="fleetfeed ingest", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    app.router.route_class = StrictRoute
     app.add_middleware(Gate, retry_after_s=settings.retry_after_s)
     app.add_middleware(Envelope, clock=clock)
     _answer_refusals(app, settings)
     _route_uploads(app, replica)
     _route_keys(app, replica)
+    admin.add_routes(app, replica)
     health = Health(replica)
-    app.add_api_route("/healthz", health.healthz, methods=["GET"])
-    app.add_api_route("/readyz", health.readyz, methods=["GET"])
+    app.add_api_route("/healthz", health.healthz, methods=["GET"], **openapi.alive_docs())
+    app.add_api_route("/readyz", health.readyz, methods=["GET"], **openapi.ready_docs())
     return app
 
 
 def _answer_refusals(app: FastAPI, settings: IngestSettings) -> None:
     async def answer(request: Request, error: Exception) -> Response:
+        if isinstance(error, StorageUnavailable):
+            path = request.scope["path"]
+            log.warning("%s: no storage for %s %.200r: %s", request.scope[REQUEST_ID], request.method, path, error)
         response = problem_response(as_refused(error), retry_after_s=settings.retry_after_s)
         response.headers.update(getattr(error, "headers", None) or {})  # of a 405, for one: what the route allows
         return response

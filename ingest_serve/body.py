@@ -37,8 +37,11 @@ async def read_upload(request: Request, in_flight: InFlight, place: Place, *, sh
     return place.body
 
 
-async def read_body(request: Request, *, length: int, sha256: bytes, timeout_s: float) -> bytes:
-    """A small body, as `read_upload`, within so many seconds. Nothing counts it: `length` must have been bounded."""
+async def read_body(request: Request, *, length: int, sha256: bytes | None, timeout_s: float) -> bytes:
+    """A small body, as `read_upload`, within so many seconds. Nothing counts it: `length` must have been bounded.
+
+    `sha256` None: none was declared.
+    """
     try:
         async with asyncio.timeout(timeout_s):
             body = await _receive(request, length)
@@ -64,10 +67,10 @@ def _gone(length: int) -> Refused:
     return Refused("incomplete_body", f"the client went before all of {length} bytes had come")
 
 
-def _check(arrived: int, *, length: int, came: bytes, sha256: bytes) -> None:
+def _check(arrived: int, *, length: int, came: bytes, sha256: bytes | None) -> None:
     if arrived != length:
         raise Refused("incomplete_body", f"Content-Length says {length} bytes, the body has another length")
-    if came != sha256:
+    if sha256 is not None and came != sha256:
         raise Refused("digest_mismatch", f"the body that came has sha-256 {came.hex()}")
 
 

@@ -12,7 +12,7 @@ import base64
 import hashlib
 import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from edge.signing import key_id
@@ -25,6 +25,14 @@ INVITE_LIFETIME_S = 24 * 3600
 MAX_INVITE_LIFETIME_S = 366 * 86_400
 _ROOT = "registry/enrolments"
 _USED = ".used.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """A one-time token, and until when it is good."""
+
+    token: str = field(repr=False)
+    expires_ns: int
 
 
 @dataclass(frozen=True, slots=True)

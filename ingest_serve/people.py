@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 import jwt
 from starlette.requests import Request
 
+from ingest_serve.audit import Actor
 from ingest_serve.errors import Refused
+from ingest_serve.lookups import TokenCache
 from ingest_serve.signature import bearer_token
-from ingest_serve.tokens import SCOPES, Token, Tokens, parse_token
+from ingest_serve.tokens import SCOPES, TOKEN_PREFIX, Token, parse_token
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +22,20 @@ class Person:
     name: str
     scopes: frozenset[str]
 
+    def as_actor(self) -> Actor:
+        return Actor("person", self.token_id, self.name)
 
-async def check_person(request: Request, tokens: Tokens, *, scope: str, now_ns: int) -> Person:
-    """The person whose token the request carries. `Refused` unless it counts and has `scope`."""
+
+def is_persons(text: str) -> bool:
+    """Whether a bearer token is meant as a person's, be it right or wrong."""
+    return text.startswith(TOKEN_PREFIX)
+
+
+async def check_person(request: Request, tokens: TokenCache, *, scope: str, now_ns: int) -> Person:
+    """The person whose token the request carries. `Refused` unless it counts and has `scope`.
+
+    For the scope `admin` it is always looked up: a revoked token must not let another one in.
+    """
     if scope not in SCOPES:
         raise ValueError(f"scope must be one of {SCOPES}, got {scope!r}")
     token = await _known(bearer_token(request), tokens, scope=scope)
@@ -36,13 +48,13 @@ async def check_person(request: Request, tokens: Tokens, *, scope: str, now_ns: 
     return Person(token.token_id, token.name, token.scopes)
 
 
-async def _known(text: str, tokens: Tokens, *, scope: str) -> Token:
+async def _known(text: str, tokens: TokenCache, *, scope: str) -> Token:
     """The token of the registry that this text opens. Whether there is one of its id is told to nobody else."""
     parts = parse_token(text)
     if parts is None:
         raise _stranger(text, scope=scope)
     token_id, secret = parts
-    token = await asyncio.to_thread(tokens.find, token_id)
+    token = await (tokens.find_fresh(token_id) if scope == "admin" else tokens.find(token_id))
     if token is None or not token.is_opened_by(secret):
         raise Refused("bad_token", "the bearer token is not one that was given out")
     return token

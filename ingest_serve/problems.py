@@ -55,6 +55,8 @@ PROBLEMS = {
     "upload_unknown": Problem(
         404, "There is no such unfinished upload: it was never created, is done, or was removed."
     ),
+    "unknown_robot": Problem(404, "The registry knows no robot of this name."),
+    "unknown_token_id": Problem(404, "There never was a token of this id."),
     "unknown_key_id": Problem(404, "The robot never had a key of this id."),
     "method_not_allowed": Problem(405, "The route does not take this method."),
     "slow_body": Problem(408, "The body did not come as fast as it must, or was the slowest when room was needed."),

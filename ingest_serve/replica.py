@@ -8,15 +8,18 @@ from collections.abc import Callable
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from dataset_catalog.storage import Storage
 from edge.wire import GAP_TYPE, Receipt, SegmentId
 from ingest_serve.body import check_form, check_gap
 from ingest_serve.bucket import Bucket
 from ingest_serve.errors import Refused
 from ingest_serve.in_flight import InFlight
+from ingest_serve.lookups import ABSENT_S, KeyCache, TokenCache
 from ingest_serve.people import Person, check_person
 from ingest_serve.pieces import Pieces
 from ingest_serve.raw_store import AlreadyStored, Conflict, RawObject, RawStore, Stored
-from ingest_serve.registry import KeyCache, Registry
+from ingest_serve.registry import Registry
+from ingest_serve.revocations import RevocationView
 from ingest_serve.settings import IngestSettings
 from ingest_serve.signature import check_robot_signature
 from ingest_serve.tokens import Tokens
@@ -29,8 +32,9 @@ Clock = Callable[[], int]
 class Replica:
     """One process's share of the service. The bucket is the only state; what is kept here may be lost."""
 
-    def __init__(self, bucket: Bucket, settings: IngestSettings, clock: Clock) -> None:
-        self.bucket = bucket
+    def __init__(self, storage: Storage, settings: IngestSettings, clock: Clock) -> None:
+        self.storage = storage
+        self.bucket = bucket = Bucket.open(storage)
         self.store = RawStore(bucket)
         self.pieces = Pieces(bucket)
         self.registry = Registry(bucket)
@@ -38,18 +42,24 @@ class Replica:
         self.in_flight = InFlight(settings.bounds())
         self.settings = settings
         self.clock = clock
-        self._keys = KeyCache(self.registry, lifetime_s=settings.key_cache_s)
+        view, absent_s = RevocationView(bucket, max_age_s=settings.key_cache_s), min(ABSENT_S, settings.key_cache_s)
+        self.keys = KeyCache(self.registry, view, absent_s=absent_s)
+        self._people = TokenCache(self.tokens, view, absent_s=absent_s)
 
     async def signer(self, request: Request, robot: str, *, digest: str) -> str:
         """The id of the robot's key that signed this very request, whose `Content-Digest` field is `digest`."""
-        return await check_robot_signature(request, self._keys, robot=robot, digest=digest, now_ns=self.clock())
+        return await check_robot_signature(request, self.keys.find, robot=robot, digest=digest, now_ns=self.clock())
 
     async def person(self, request: Request, scope: str = "read") -> Person:
         """The person whose token the request carries. `Refused` unless it counts and has the scope."""
-        return await check_person(request, self.tokens, scope=scope, now_ns=self.clock())
+        return await check_person(request, self._people, scope=scope, now_ns=self.clock())
 
     async def store_whole(self, raw: RawObject, body: bytes | bytearray) -> Response:
-        """Store a verified body once and answer with its receipt. `Refused` if it may not stand under its name."""
+        """Store a verified body once and answer with its receipt. `Refused` if it may not stand under its name.
+
+        Its key may have been revoked while the body came.
+        """
+        await self.keys.check(raw.segment.robot, raw.key_id)
         check_form(body, raw.content_type)
         if raw.content_type == GAP_TYPE:
             check_gap(body, seq=raw.segment.seq, start_ns=raw.start_ns, end_ns=raw.end_ns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import jwt
@@ -9,18 +10,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from starlette.requests import Request
 
 from edge.errors import SignatureError
-from edge.signing import token_key_id, upload_claim, verify_request
+from edge.signing import fields_claim, token_key_id, upload_claim, verify_request
 from edge.wire import UPLOAD_COMPLETE_HEADER, UPLOAD_OFFSET_HEADER
 from ingest_serve.errors import Refused
-from ingest_serve.registry import KeyCache
+
+FindKey = Callable[[str, str], Awaitable[Ed25519PublicKey | None]]
 
 
-async def check_robot_signature(request: Request, keys: KeyCache, *, robot: str, digest: str, now_ns: int) -> str:
+async def check_robot_signature(request: Request, find_key: FindKey, *, robot: str, digest: str, now_ns: int) -> str:
     """The id of the robot's key that signed this very request. `Refused` or `SignatureError` otherwise."""
     token = bearer_token(request)
     kid = token_key_id(token)
     _check_subject(token, robot)
-    key = await keys.find(robot, kid, now_ns=now_ns)
+    key = await find_key(robot, kid)
     if key is None:
         raise Refused("unknown_key", f"robot {robot!r} has no key {kid[:80]!r}")
     check_signature(request, key, robot=robot, digest=digest, now_ns=now_ns)
@@ -38,6 +40,7 @@ def check_signature(request: Request, key: Ed25519PublicKey, *, robot: str, dige
         digest=digest,
         now_ns=now_ns,
         upload=signed_upload(request),
+        fields=fields_claim(request.headers),
     )
 
 

@@ -15,22 +15,25 @@ import re
 import secrets
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ingest_serve.audit import Actor, Audit, who_runs_this
 from ingest_serve.bucket import Bucket
 from ingest_serve.errors import Refused, StorageUnavailable
+from ingest_serve.revocations import Revocations, token_record
 
 SCOPES = ("read", "publish", "admin")
 TOKEN_LIFETIME_DAYS = 90
 MAX_LIFETIME_DAYS = 3650
 LOOKUP_THREADS = 16
 SECRET_BYTES = 32
-_PREFIX = "registry/tokens"
+TOKEN_PREFIX = "fft_"  # noqa: S105 - what every token begins with, no secret
+_ROOT = "registry/tokens"
 _DAY_NS = 86_400 * 10**9
 _TOKEN_ID = re.compile(r"[0-9a-f]{16}")
 _TOKEN = re.compile(r"fft_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
-_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
+MAX_NAME = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +83,22 @@ class Tokens:
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
+        self._audit = Audit(bucket)
+        self._revocations = Revocations(bucket)
 
     def create(
-        self, name: str, *, scopes: Iterable[str], created_by: str, now_ns: int, days: float = TOKEN_LIFETIME_DAYS
+        self,
+        name: str,
+        *,
+        scopes: Iterable[str],
+        now_ns: int,
+        days: float = TOKEN_LIFETIME_DAYS,
+        actor: Actor | None = None,
     ) -> tuple[Token, str]:
-        """A new token, and its text, which nobody can tell again. `Refused("bad_token_request")` for bad wishes."""
+        """A new token, and its text, which nobody can tell again. `Refused("bad_body")` for bad wishes."""
+        scopes = list(scopes)
         check_wishes(name, scopes, days)
-        secret = secrets.token_urlsafe(SECRET_BYTES)
+        who, secret = actor or who_runs_this(), secrets.token_urlsafe(SECRET_BYTES)
         token = Token(
             token_id=secrets.token_hex(8),
             name=name,
@@ -94,32 +106,47 @@ class Tokens:
             secret_sha256=_sha256(secret),
             created_ns=now_ns,
             expires_ns=now_ns + int(days * _DAY_NS),
-            created_by=created_by,
+            created_by=who.id,
         )
+        details = {"name": name, "scopes": sorted(token.scopes), "expires_ns": token.expires_ns}
+        self._record("make_token", token.token_id, actor=who, now_ns=now_ns, **details)
         if not self._bucket.create(_key(token.token_id), token.as_bytes()):
             raise StorageUnavailable(f"a token with the id {token.token_id} was there already")
         return token, f"fft_{token.token_id}_{secret}"
 
     def find(self, token_id: str) -> Token | None:
         """None if there never was one. A revoked or expired one is found: it says so itself."""
-        found = self._bucket.read(_key(token_id)) if _TOKEN_ID.fullmatch(token_id) else None
+        found = self._bucket.read(_key(token_id)) if is_token_id(token_id) else None
         return None if found is None else Token.parse(found[1])
 
-    def revoke(self, token_id: str, *, now_ns: int) -> bool:
-        """False if there never was such a token."""
+    async def find_async(self, token_id: str) -> Token | None:
+        """The same for a caller who may give up waiting."""
+        body = await self._bucket.read_async(_key(token_id)) if is_token_id(token_id) else None
+        return None if body is None else Token.parse(body)
+
+    def revoke(self, token_id: str, *, now_ns: int, actor: Actor | None = None) -> bool:
+        """Every replica refuses the token within seconds. False if there never was one.
+
+        The object first, then the record, as for a robot's key. Repeating it finishes what was cut off.
+        """
         token = self.find(token_id)
         if token is None:
             return False
         if token.revoked_ns is None:
-            entry = {**json.loads(token.as_bytes()), "revoked_ns": now_ns}
-            self._bucket.overwrite(_key(token_id), json.dumps(entry, sort_keys=True).encode())
+            self._record("revoke_token", token_id, actor=actor or who_runs_this(), now_ns=now_ns)
+            self._bucket.overwrite(_key(token_id), replace(token, revoked_ns=now_ns).as_bytes())
+        self._revocations.add(token_record(token_id), now_ns=now_ns)
         return True
 
-    def list(self) -> list[Token]:
-        """Every token that ever was, in the order of their ids."""
-        names = [name.removesuffix(".json") for name in self._bucket.names(_PREFIX)]
+    def _record(self, act: str, token_id: str, *, actor: Actor, now_ns: int, **details: Any) -> None:
+        self._audit.record(act, actor=actor, subject=f"tokens/{token_id}", now_ns=now_ns, **details)
+
+    def list(self, *, after: str = "", limit: int | None = None) -> list[Token]:
+        """Every token that ever was, in the order of their ids: the first `limit` after one."""
+        names = self._bucket.names(_ROOT, after=f"{after}.json" if after else None, limit=limit)
         with ThreadPoolExecutor(LOOKUP_THREADS) as pool:
-            return [token for token in pool.map(self.find, names) if token is not None]
+            found = pool.map(self.find, [name.removesuffix(".json") for name in names])
+        return [token for token in found if token is not None]
 
 
 def parse_token(text: str) -> tuple[str, str] | None:
@@ -128,23 +155,27 @@ def parse_token(text: str) -> tuple[str, str] | None:
     return None if match is None else (match[1], match[2])
 
 
+def is_token_id(text: str) -> bool:
+    return _TOKEN_ID.fullmatch(text) is not None
+
+
 def check_wishes(name: str, scopes: Iterable[str], days: float) -> None:
-    """`Refused("bad_token_request")` unless a token may have this name, these scopes and this lifetime."""
+    """`Refused("bad_body")` unless a token may have this name, these scopes and this lifetime."""
     asked = list(scopes)
-    if not _NAME.fullmatch(name):
-        raise _bad("name: needs 1 to 100 printable characters")
+    if not (name.isprintable() and 0 < len(name) <= MAX_NAME):
+        raise _bad(f"name: needs 1 to {MAX_NAME} printable characters")
     if not asked or not set(asked) <= set(SCOPES):
         raise _bad(f"scopes: needs some of {', '.join(SCOPES)}, got {asked!r:.80}")
     if not 0 < days <= MAX_LIFETIME_DAYS:
-        raise _bad(f"days: must be more than 0 and at most {MAX_LIFETIME_DAYS}, got {days:g}")
+        raise _bad(f"days: must be more than 0 and at most {MAX_LIFETIME_DAYS}")
 
 
 def _bad(what: str) -> Refused:
-    return Refused("bad_token_request", what)
+    return Refused("bad_body", what)
 
 
 def _key(token_id: str) -> str:
-    return f"{_PREFIX}/{token_id}.json"
+    return f"{_ROOT}/{token_id}.json"
 
 
 def _sha256(secret: str) -> str:

@@ -102,7 +102,7 @@ class TestNewKeyRefused:
             assert counts(old)  # and is cached now
             add(old, new)
             retire(new, old.kid)
-            assert counts(old)  # for an upload, as long as the cache says so
+            assert counts(old)  # for an upload, as long as the view of what was revoked is trusted
             assert refusal(add(old, later)) == (401, "unknown_key")
             assert refusal(retire(old, new.kid)) == (401, "unknown_key")
 

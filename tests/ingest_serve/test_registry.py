@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -13,7 +12,7 @@ from edge.errors import BadName
 from edge.signing import key_id, public_bytes
 from ingest_serve.bucket import Bucket
 from ingest_serve.errors import Refused
-from ingest_serve.registry import KeyCache, Registry, invite
+from ingest_serve.registry import Registry, invite
 from tests.ingest_serve.conftest import Robot, Server
 
 NOW_NS = 1_760_000_000_000_000_000
@@ -102,7 +101,10 @@ def test_a_revoked_key_does_not_come_back_by_enrolling_again(registry: Registry)
     token = invite(registry, "g1-001", now_ns=NOW_NS)
     kid = registry.enrol(token, robot="g1-001", public_key=KEYS[0], now_ns=NOW_NS).key_id
     assert registry.revoke("g1-001", kid, now_ns=NOW_NS)
-    assert not registry.enrol(token, robot="g1-001", public_key=KEYS[0], now_ns=NOW_NS).is_new
+    for given in (token, invite(registry, "g1-001", now_ns=NOW_NS)):
+        with pytest.raises(Refused) as refused:
+            registry.enrol(given, robot="g1-001", public_key=KEYS[0], now_ns=NOW_NS)
+        assert refused.value.code == "key_retired"
     assert registry.find_key("g1-001", kid) is None
     assert registry.robots() == {"g1-001": []}
     assert not registry.revoke("g1-001", "0" * 16, now_ns=NOW_NS)
@@ -113,20 +115,6 @@ def test_a_robot_may_have_a_new_key_beside_the_old(registry: Registry) -> None:
         token = invite(registry, "g1-001", now_ns=NOW_NS)
         registry.enrol(token, robot="g1-001", public_key=key, now_ns=NOW_NS)
     assert registry.robots() == {"g1-001": sorted(key_id(key) for key in KEYS[:2])}
-
-
-def test_a_cached_key_runs_out_and_an_unknown_one_is_never_cached(registry: Registry) -> None:
-    cache, kid = KeyCache(registry, lifetime_s=10), key_id(KEYS[0])
-
-    def counts(now_ns: int) -> bool:
-        return asyncio.run(cache.find("g1-001", kid, now_ns=now_ns)) is not None
-
-    assert not counts(NOW_NS)
-    registry.enrol(invite(registry, "g1-001", now_ns=NOW_NS), robot="g1-001", public_key=KEYS[0], now_ns=NOW_NS)
-    assert counts(NOW_NS)
-    registry.revoke("g1-001", kid, now_ns=NOW_NS)
-    assert counts(NOW_NS + 10**10 - 1)
-    assert not counts(NOW_NS + 10**10)
 
 
 class TestOverHttp:
