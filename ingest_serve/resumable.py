@@ -59,7 +59,7 @@ class Resumable:
         length = declared_length(request, max_bytes=self._max_bytes(creation))
         robot_time_ns(request)  # checked, not kept: the raw object tells the time of the request that brings its end
         robot = target.segment.robot
-        await self._replica.signer(request, robot, digest=digest)
+        kid = await self._replica.signer(request, robot, digest=digest)
         _check_end(0, length, creation, complete=False)
         upload = upload_id(signed_target(request), creation.sha256)
         stored = await asyncio.to_thread(self._replica.store.foresee, creation.segment, sha256=creation.sha256)
@@ -69,7 +69,7 @@ class Resumable:
             return response
         found = await asyncio.to_thread(self._pieces.find, robot, upload)
         if found is None or not found.offset:
-            found = await self._begin(request, upload, creation, length=length)
+            found = await self._begin(request, upload, creation, kid, length=length)
         if found.creation.length != creation.length:
             raise Refused("upload_length", f"the upload was created with {found.creation.length} bytes")
         body = {"upload": upload, "offset": found.offset}
@@ -94,11 +94,12 @@ class Resumable:
             raise Refused("too_large", f"an upload of this type has {most} bytes at most", max_bytes=most)
         return creation, digest
 
-    async def _begin(self, request: Request, upload: str, creation: Creation, *, length: int) -> Unfinished:
+    async def _begin(self, request: Request, upload: str, creation: Creation, kid: str, *, length: int) -> Unfinished:
         """Nothing is left behind by a first piece that does not arrive whole."""
         robot, (_, sha256) = creation.segment.robot, declared_digest(request)
         with self._replica.in_flight.hold(robot, length) as place:
             body = await read_upload(request, self._replica.in_flight, place, sha256=sha256)
+            await self._replica.keys.check(robot, kid)  # it may have been revoked while the body came
             await asyncio.to_thread(self._pieces.create, robot, upload, creation)
             if body:
                 await self._pieces.add(robot, upload, body, offset=0, sha256=sha256.hex())
@@ -134,6 +135,7 @@ class Resumable:
         _check_next(found, offset, length, complete=complete)
         with self._replica.in_flight.hold(robot, length) as place:
             body = await read_upload(request, self._replica.in_flight, place, sha256=sha256)
+            await self._replica.keys.check(robot, kid)
             if body and not await self._pieces.add(robot, upload, body, offset=offset, sha256=sha256.hex()):
                 raise _mismatch(offset, expected=(await self._find(robot, upload)).offset)
             del body
