@@ -40,7 +40,10 @@ class IngestSettings(TableSettings):
     )
     retry_after_s: int = Field(5, ge=1, description="What a 503 asks the robot to wait.")
     key_cache_s: float = Field(
-        10.0, ge=0, description="How long a replica trusts a key it has looked up; a revoked key works no longer."
+        10.0,
+        ge=0,
+        le=3600,
+        description="How old a replica's list of revoked keys and tokens may be; older, it lists first, or answers 503.",
     )
     replicas: int = Field(1, ge=1, description="Ingest replicas; each is one process and fills about one core.")
     replica_cpus: float = Field(0.1, ge=0, description="CPUs that Ray reserves for a replica.")
