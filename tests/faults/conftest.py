@@ -13,7 +13,7 @@ from tests.faults.campaign import is_soak
 from tests.faults.small_file_system import small_file_system
 from tests.ingest_serve.conftest import s3_endpoint as s3_endpoint  # one for all that do not bring their own
 
-pytest.register_assert_rewrite("tests.faults.recorded")  # its assertions tell their values, as a test's do
+pytest.register_assert_rewrite("tests.faults.recorded", "tests.faults.audited_robot")  # assertions tell their values
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
