@@ -4,6 +4,7 @@ JobError
 ├── SpecError         an align spec that cannot be read, or that does not fit the data
 ├── MediaError        a video segment that is not what it should be; its reason for quarantine
 ├── MessageError      a topic's messages cannot be decoded
+├── SandboxFailed     no process could be started to look into segments; nothing was published
 ├── RowsLost          workers returned other rows than they were given work for; nothing was published
 └── CommitLost        another writer got in between; nothing was published
 """
@@ -23,6 +24,10 @@ class MediaError(JobError):
 
 class MessageError(JobError):
     """A topic's messages cannot be decoded."""
+
+
+class SandboxFailed(JobError):
+    """No process could be started to look into segments; nothing was published."""
 
 
 class RowsLost(JobError):

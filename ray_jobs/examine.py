@@ -17,8 +17,10 @@ from ray_jobs.gaps import parse_gap
 from ray_jobs.media import read_track
 from ray_jobs.picture_check import check_pictures
 from ray_jobs.poison import blamed_on
+from ray_jobs.sandbox import Sandbox, SandboxDied
 
 MAX_TOPIC_BYTES = 255
+TRIES = 2  # the first may have met a machine without memory
 MIN_PICTURE = 2  # pixels, across and down
 
 Row = dict[str, Any]  # a row of schema.SEGMENTS; columns that are not named are null
@@ -60,6 +62,17 @@ def examine(stored: Stored, *, index_version: int) -> Row:
             return {**row, **_content(stored.raw, stored.body)}
     except (GapError, MediaError, SegmentError) as error:
         return {**row, "state": "quarantined", "reason": str(error)}
+
+
+def examine_apart(stored: Stored, sandbox: Sandbox, *, index_version: int) -> Row:
+    """`examine` in the sandbox: what ends it twice is quarantined too."""
+    reason = ""
+    for _ in range(TRIES):
+        try:
+            return dict(sandbox.run(examine, stored, index_version=index_version))
+        except SandboxDied as died:
+            reason = f"looking into it failed {TRIES} times: {died}"
+    return {**_identity(stored), "index_version": index_version, "state": "quarantined", "reason": reason}
 
 
 def _identity(stored: Stored) -> Row:

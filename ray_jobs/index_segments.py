@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pyarrow as pa
@@ -21,9 +21,10 @@ from ray_jobs import publish
 from ray_jobs.backlog import Backlog, Covers, Reached, find, work_off
 from ray_jobs.cluster import Item, Part, Progress, fan_out, no_progress
 from ray_jobs.errors import RowsLost
-from ray_jobs.examine import examine, fetch
+from ray_jobs.examine import examine_apart, fetch
 from ray_jobs.gaps import last_seq_at
 from ray_jobs.publish import Written
+from ray_jobs.sandbox import Sandbox
 from ray_jobs.settings import JobsSettings
 from ray_jobs.summary import Summary, run_in_pieces
 
@@ -73,7 +74,7 @@ class _Piece:
         base = self._begun()
         parts = fan_out(
             [asdict(segment) for segment in segments],
-            partial(index_batch, self._storage, base.next_n),
+            partial(index_batch, self._storage, base.next_n, settings=self._settings),
             per_task=self._settings.segments_per_task,
             settings=self._settings,
             progress=self._progress,
@@ -102,15 +103,21 @@ class _Piece:
         return self._base
 
 
-def index_batch(storage: Storage, index_version: int, items: Sequence[Item]) -> Part:
-    """What one task does: read each segment, examine it, write the rows as fragments."""
-    store = RawStore.open(storage)
-    rows = [examine(fetch(store, SegmentId(**item)), index_version=index_version) for item in items]
+def index_batch(storage: Storage, index_version: int, items: Sequence[Item], *, settings: JobsSettings) -> Part:
+    """What one task does: read each segment, examine it apart, write the rows as fragments."""
+    store, sandbox = RawStore.open(storage), _own_sandbox(settings.examine_memory_bytes, settings.examine_limit_s)
+    rows = [examine_apart(fetch(store, SegmentId(**item)), sandbox, index_version=index_version) for item in items]
     batch = pa.RecordBatch.from_pylist(rows, schema=SEGMENTS)
     written = publish.write(storage, CHAIN, TABLE, SEGMENTS, [batch])
     quarantined = {row["key"]: row["reason"] for row in rows if row["state"] == "quarantined"}
     gaps = {row["key"]: {name: row[name] for name in ("last_seq", "reason")} for row in rows if row["state"] == "gap"}
     return Part({TABLE: written}, {"quarantined": quarantined, "gaps": gaps})
+
+
+@cache
+def _own_sandbox(memory_bytes: int, limit_s: float) -> Sandbox:
+    """This worker's, kept between its tasks: a new one takes a second to start."""
+    return Sandbox(memory_bytes=memory_bytes, limit_s=limit_s)
 
 
 def _told(parts: Sequence[Part], what: str) -> dict[str, Any]:

@@ -22,6 +22,14 @@ class JobsSettings(TableSettings):
         5_000, ge=1, description="A long run publishes about every so many segments; a killed run loses at most that."
     )
     episodes_per_commit: int = Field(200, ge=1, description="The same for align_frames, in episodes.")
+    examine_limit_s: float = Field(
+        120.0, gt=0, description="How long one segment may take to decode, twice, before it is quarantined."
+    )
+    examine_memory_bytes: int = Field(
+        2 << 30,
+        ge=256 << 20,
+        description="Memory that decoding one segment may take; each Ray worker has one such process.",
+    )
     compact_fragments: int = Field(
         16, ge=2, description="`maintain` puts a table's small fragments together once there are so many."
     )

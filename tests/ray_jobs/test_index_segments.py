@@ -104,7 +104,7 @@ def test_a_writer_that_wakes_up_late_publishes_nothing(robot: Any, jobs: JobsSet
     index_segments.run(robot.storage, jobs)
     manifest = versions.newest(robot.storage, versions.SEGMENTS)
     late = publish.begin(robot.storage, versions.SEGMENTS, planned_on=manifest, schemas={})
-    part = index_segments.index_batch(robot.storage, late.next_n, [_item(robot)])
+    part = index_segments.index_batch(robot.storage, late.next_n, [_item(robot)], settings=jobs)
     robot.log(("/battery", T0 + 1, {"percent": 79}))
     index_segments.run(robot.storage, jobs)
     before = rows(robot.storage)

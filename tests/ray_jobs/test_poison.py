@@ -11,9 +11,10 @@ from edge.wire import MCAP_TYPE, RobotClock, SegmentId
 from ingest_serve.raw_store import RawObject
 from ray_jobs import telemetry
 from ray_jobs.errors import MediaError, MessageError, SpecError
-from ray_jobs.examine import Stored, examine
+from ray_jobs.examine import Stored, examine, examine_apart
 from ray_jobs.flatten import MAX_COLUMNS, OWN, table_name
 from ray_jobs.poison import blamed_on
+from ray_jobs.sandbox import Sandbox
 
 SEGMENT = SegmentId("g1-007", "01J00000000000000000000000", "telemetry", 0)
 T_NS = 1_760_000_000_000_000_000
@@ -62,6 +63,20 @@ def test_whatever_a_decoder_raises_quarantines_the_segment(monkeypatch: pytest.M
     row = examine(stored(b"", kind="video"), index_version=1)
     assert row["state"] == "quarantined"
     assert type(error).__name__ in row["reason"]
+
+
+def test_what_ends_its_process_twice_is_quarantined_and_the_next_is_looked_into() -> None:
+    body = mcap(Message(topic(), T_NS, 0, b"{}"))
+    sandbox = Sandbox(memory_bytes=512 << 20, limit_s=30)
+    try:
+        sandbox.limit_s = 0.0
+        row = examine_apart(stored(body), sandbox, index_version=3)
+        assert (row["state"], row["index_version"], row["key"]) == ("quarantined", 3, SEGMENT.key)
+        assert row["reason"] == "looking into it failed 2 times: it took longer than 0 s"
+        sandbox.limit_s = 30.0
+        assert examine_apart(stored(body), sandbox, index_version=3) == examine(stored(body), index_version=3)
+    finally:
+        sandbox.close()
 
 
 def test_a_time_that_no_table_can_hold_quarantines_the_segment() -> None:
