@@ -16,7 +16,7 @@ from dataset_catalog.clip import Clip
 from dataset_catalog.contents import Contents
 from dataset_catalog.cut import check_length, check_one_piece
 from dataset_catalog.dataset import Dataset
-from dataset_catalog.errors import NotFound, QueryError
+from dataset_catalog.errors import NotFound, NoVideo, QueryError
 from dataset_catalog.settings import StorageSettings
 from dataset_catalog.sql import View, query
 from dataset_catalog.storage import Storage
@@ -104,7 +104,7 @@ class Catalog:
         start, end  int nanoseconds, a datetime, or ISO 8601 text; without a zone it is UTC
         recording   where two recordings overlap in time, of which one
 
-        Raises `NotFound` where there is no video, and a `ClipError` where it cannot be one clip.
+        Raises `NoVideo` where there is none, and a `ClipError` where it cannot be one clip.
         """
         start_ns, end_ns = to_ns(start), to_ns(end)
         if start_ns >= end_ns:
@@ -112,7 +112,7 @@ class Catalog:
         check_length(start_ns, end_ns)
         manifest = self._newest(versions.SEGMENTS)
         if manifest is None:
-            raise NotFound("nothing is indexed yet: run the job index_segments")
+            raise NoVideo("nothing is indexed yet: run the job index_segments")
         cut = find_cut(self.storage, manifest, robot, stream, start_ns=start_ns, end_ns=end_ns, recording=recording)
         check_one_piece(cut)
         return Clip(self.storage, cut, cut.start_ns)

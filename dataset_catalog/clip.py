@@ -10,6 +10,7 @@ import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import IO
 
 import numpy as np
@@ -58,12 +59,28 @@ class Clip:
         """32 hex digits that name the bytes, known before they are made."""
         return self.cut.digest(base_ns=self.base_ns)
 
+    @property
+    def most_bytes(self) -> int:
+        """The MP4 has at most so many, known before it is made."""
+        gops = sum(piece.stop - piece.first for piece in self.cut.pieces)
+        # a NAL unit, of four bytes at least with its start code, may become a byte longer
+        return self.cut.bytes * 5 // 4 + 20 * self.cut.frames + 128 * gops + fmp4.MAX_DESCRIPTION + 4096
+
     def write(self, file: IO[bytes]) -> None:
         """Write the MP4; one raw segment at a time is in memory.
 
         Raises `CodecChanged` where the parameters of the encoding change inside, and `DamagedSegment`, `DecodeError`.
         """
-        for part in self._parts():
+        for part in self._parts(duration_ns=self.end_ns - self.base_ns):
+            file.write(part)
+
+    def write_init(self, file: IO[bytes]) -> None:
+        """Write the initialization section alone, which leaves open how long the track is."""
+        file.write(next(self._parts(duration_ns=0)))
+
+    def write_media(self, file: IO[bytes]) -> None:
+        """Write the fragments alone. Raises as `write` does."""
+        for part in islice(self._parts(duration_ns=0), 1, None):
             file.write(part)
 
     def to_bytes(self) -> bytes:
@@ -81,7 +98,8 @@ class Clip:
                 times = sorted(packet.t_ns for packet in gop)
                 yield from ((t_ns, to_rgb(frame, size)) for t_ns, frame in zip(times, decoded, strict=True))
 
-    def _parts(self) -> Iterator[bytes]:
+    def _parts(self, *, duration_ns: int) -> Iterator[bytes]:
+        """The initialization section, then the fragments piece by piece."""
         track: _Track | None = None
         following = [piece.start_ns for piece in self.cut.pieces[1:]]
         for piece, next_ns in zip(self.cut.pieces, [*following, None], strict=True):
@@ -89,7 +107,7 @@ class Clip:
             gops = gops_of(raw, piece)
             if track is None:
                 track = _Track.begin(raw, piece, gops, self.base_ns)
-                yield track.initialization(piece, duration_ns=self.end_ns - self.base_ns)
+                yield track.initialization(piece, duration_ns=duration_ns)
             yield from track.fragments(raw, piece, gops, next_ns=next_ns)
 
 

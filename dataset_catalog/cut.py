@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from dataset_catalog.errors import ClipTooLong, CodecChanged, NotFound, Overlapping
+from dataset_catalog.errors import ClipTooLong, CodecChanged, NoVideo, Overlapping
 
 FORMAT = 1  # of a clip's bytes: any change to what the same cut gives must change it
 MAX_CLIP_NS = 600_000_000_000
@@ -108,14 +108,14 @@ class Cut:
 def cut(rows: Iterable[Row], *, start_ns: int, end_ns: int) -> Cut:
     """The cut for `[start_ns, end_ns)` from the rows of one robot's stream that overlap it.
 
-    Raises `NotFound` where no video is in the range.
+    Raises `NoVideo` where no video is in the range.
     """
     rows = list(rows)
     sound = [row for row in rows if row["state"] == "ok" and row["gops"]]
     found = [_piece(row, start_ns, end_ns) for row in sorted(sound, key=lambda row: (row["start_ns"], row["seq"]))]
     pieces = tuple(piece for piece in found if piece is not None)
     if not pieces:
-        raise NotFound(f"no video from {start_ns} to {end_ns} ns")
+        raise NoVideo(f"no video from {start_ns} to {end_ns} ns")
     return Cut(pieces, tuple(_missing(rows, start_ns, end_ns)))
 
 
@@ -123,22 +123,23 @@ def check_one_piece(whole: Cut, *, max_bytes: int = MAX_CLIP_BYTES) -> None:
     """Raises `ClipTooLong`, `Overlapping` or `CodecChanged` where the index tells already that it is no single clip."""
     if whole.bytes > max_bytes:
         raise ClipTooLong(f"the clip has {whole.bytes} bytes of video, {max_bytes} at most go into one")
+    check_order(whole)
+    for earlier, later in pairwise(whole.pieces):
+        if later.encoding != earlier.encoding:
+            raise CodecChanged(later.start_ns, f"{_words(earlier)} becomes {_words(later)}")
+
+
+def check_order(whole: Cut) -> None:
+    """Raises `Overlapping` where two pieces hold the same time."""
     for earlier, later in pairwise(whole.pieces):
         if later.start_ns < earlier.end_ns:
             raise Overlapping(later.start_ns, (earlier.recording, later.recording))
-        if later.encoding != earlier.encoding:
-            raise CodecChanged(later.start_ns, f"{_words(earlier)} becomes {_words(later)}")
 
 
 def check_length(start_ns: int, end_ns: int) -> None:
     """Raises `ClipTooLong` for more than ten minutes."""
     if end_ns - start_ns > MAX_CLIP_NS:
         raise ClipTooLong(f"a clip has at most {MAX_CLIP_NS // 10**9} s, got {(end_ns - start_ns) / 1e9:.0f} s")
-
-
-def whole_segments(whole: Cut) -> Sequence[Cut]:
-    """The same, one cut for each segment."""
-    return [replace(whole, pieces=(piece,), missing=()) for piece in whole.pieces]
 
 
 def _piece(row: Row, start_ns: int, end_ns: int) -> Piece | None:

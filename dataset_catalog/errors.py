@@ -4,6 +4,7 @@ CatalogError
 ├── SettingsError    the settings file cannot be read
 ├── StorageError     the lake's URL or its settings do not lead to a store
 ├── NotFound         no such dataset, version, tag, table or column
+│   └── NoVideo          no video in a range of time
 ├── VersionConflict  another writer published this version first
 ├── QueryError       a filter or an SQL statement that cannot be run
 ├── WindowError      a window spec that does not fit the dataset
@@ -31,6 +32,10 @@ class StorageError(CatalogError):
 
 class NotFound(CatalogError, LookupError):
     """No such dataset, version, tag, table or column."""
+
+
+class NoVideo(NotFound):
+    """No video in a range of time."""
 
 
 class VersionConflict(CatalogError):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from dataset_catalog.errors import DecodeError
 
 TIMESCALE = 1_000_000
+MAX_DESCRIPTION = 64 << 10
 _MATRIX = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
 _SYNC, _DEPENDS = 0x02000000, 0x01010000  # a sample that needs no other; one that does
 _TRUN = 0xF01  # data offset; of each sample duration, size, flags, composition offset
@@ -67,6 +68,8 @@ def find_sample_description(mp4: bytes) -> bytes:
         handler = b"".join(bytes(hdlr[8:12]) for hdlr in _find(trak, (b"mdia", b"hdlr")))
         if handler == b"vide":
             for payload in _find(trak, (b"mdia", b"minf", b"stbl", b"stsd")):
+                if len(payload) > MAX_DESCRIPTION:
+                    raise DecodeError(f"the mp4 describes its track in {len(payload)} bytes")
                 return _box(b"stsd", payload[:8], _without_bit_rate(payload[8:]))
     raise DecodeError("the mp4 describes no video track")
 

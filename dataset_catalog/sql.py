@@ -56,6 +56,8 @@ def query(
         try:
             _check_select(sql)
             return connection.sql(sql, params=list(parameters)).to_arrow_table()
+        except duckdb.InterruptException as error:
+            raise QueryError(f"the query took longer than {bounds.seconds if bounds else 0:g} s") from error
         except duckdb.Error as error:
             raise QueryError(_sentence(error)) from error
 

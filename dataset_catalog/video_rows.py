@@ -6,7 +6,7 @@ from typing import Any
 
 from dataset_catalog import cut as cutting
 from dataset_catalog.cut import Cut
-from dataset_catalog.errors import ClipTooLong, NotFound
+from dataset_catalog.errors import ClipTooLong, NoVideo
 from dataset_catalog.storage import Storage
 from dataset_catalog.tables import contains, open_table
 from dataset_catalog.versions import SEGMENTS, Manifest
@@ -26,7 +26,7 @@ def find_cut(
 ) -> Cut:
     """The cut for `[start_ns, end_ns)` of one robot's stream, of all recordings or of one.
 
-    Raises `NotFound`, with the streams that there are, where there is no video in the range.
+    Raises `NoVideo`, with the streams that there are, where there is no video in the range.
     """
     table = open_table(storage, SEGMENTS, manifest, "segments")
     where = [contains("robot_id", [robot]), contains("stream", [stream]), "kind = 'video'"]
@@ -37,8 +37,8 @@ def find_cut(
         raise ClipTooLong(f"the range holds more than {MAX_SEGMENTS} segments")
     try:
         return cutting.cut(rows.to_pylist(), start_ns=start_ns, end_ns=end_ns)
-    except NotFound as error:
-        raise NotFound(f"{error} of stream {stream!r} of robot {robot!r}; {_streams(table, robot)}") from error
+    except NoVideo as error:
+        raise NoVideo(f"{error} of stream {stream!r} of robot {robot!r}; {_streams(table, robot)}") from error
 
 
 def _streams(table: Any, robot: str) -> str:

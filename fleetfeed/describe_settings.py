@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings
 from dataset_catalog.settings import StorageSettings
 from edge.settings import EdgeSettings
 from fleetfeed.settings import StackSettings
+from ingest_serve.read_settings import ReadSettings
 from ingest_serve.settings import IngestSettings
 from ray_jobs.settings import JobsSettings
 
@@ -18,6 +19,7 @@ SECTIONS: tuple[tuple[str, str, type[BaseSettings]], ...] = (
     ("storage", "The bucket, for ingest, jobs and catalog", StorageSettings),
     ("edge", "Robots", EdgeSettings),
     ("ingest", "The ingest service", IngestSettings),
+    ("reads", "What researchers read over HTTP", ReadSettings),
     ("jobs", "Jobs", JobsSettings),
     ("stack", "The embedded stack", StackSettings),
 )

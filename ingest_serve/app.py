@@ -18,11 +18,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dataset_catalog.storage import Storage
 from edge.wire import REQUEST_ID_HEADER, SERVER_TIME_HEADER
-from ingest_serve import admin, openapi
+from ingest_serve import admin, openapi, reads
 from ingest_serve.errors import StorageUnavailable
 from ingest_serve.gate import Gate
 from ingest_serve.keys import Keys
 from ingest_serve.problems import ANSWERED, as_refused, problem_response
+from ingest_serve.read_settings import ReadSettings
+from ingest_serve.reads_app import create_reads
 from ingest_serve.replica import Clock, Replica
 from ingest_serve.resumable import Resumable
 from ingest_serve.settings import IngestSettings
@@ -85,8 +87,13 @@ class Envelope:
                 await problem_response(as_refused(error), retry_after_s=1)(scope, receive, stamp)
 
 
-def create_app(storage: Storage, settings: IngestSettings, clock: Clock = time.time_ns) -> FastAPI:
-    """The whole server for one lake. Raises `StorageError` for a lake without S3."""
+def create_app(
+    storage: Storage, settings: IngestSettings, clock: Clock = time.time_ns, *, reader: ASGIApp | None = None
+) -> FastAPI:
+    """The whole server for one lake. Raises `StorageError` for a lake without S3.
+
+    `reader`: what answers the reads, where that is not to run in this process.
+    """
     replica = Replica(storage, settings, clock)
     app = FastAPI(title="fleetfeed ingest", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.router.route_class = StrictRoute
@@ -96,6 +103,7 @@ def create_app(storage: Storage, settings: IngestSettings, clock: Clock = time.t
     _route_uploads(app, replica)
     _route_keys(app, replica)
     admin.add_routes(app, replica)
+    reads.add_routes(app, replica, reader or create_reads(storage, ReadSettings()))
     health = Health(replica)
     app.add_api_route("/healthz", health.healthz, methods=["GET"], **openapi.alive_docs())
     app.add_api_route("/readyz", health.readyz, methods=["GET"], **openapi.ready_docs())

@@ -4,6 +4,7 @@ IngestError
 ├── StorageUnavailable            the bucket cannot be reached, or refuses us
 ├── NotStored                     no such raw object
 ├── DamagedObject                 a raw object whose metadata or bytes are not what was stored
+├── CacheFull                     all the room for clips is being written to
 └── Refused                       a request that is answered with a problem; `code` is one of `problems.PROBLEMS`
 """
 
@@ -22,6 +23,10 @@ class NotStored(IngestError, LookupError):
 
 class DamagedObject(IngestError):
     """A raw object whose metadata or bytes are not what was stored."""
+
+
+class CacheFull(IngestError):
+    """All the room for clips is being written to."""
 
 
 class Refused(IngestError):

@@ -299,7 +299,7 @@ def test_a_full_server_says_when_to_come_again_and_is_free_again_after(
 
 
 def test_an_unknown_route_and_a_wrong_method_are_problems_too(server: Server) -> None:
-    assert refusal(requests.get(f"{server.url}/v1/robots", timeout=10)) == (404, "not_found")
+    assert refusal(requests.get(f"{server.url}/v1/nothing", timeout=10)) == (404, "not_found")
     assert refusal(requests.post(f"{server.url}/v1/robots/g1-001/telemetry/", timeout=10)) == (404, "not_found")
     response = requests.delete(f"{server.url}/v1/robots/g1-001/telemetry", timeout=10)
     assert refusal(response) == (405, "method_not_allowed")
