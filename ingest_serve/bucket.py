@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -163,6 +164,16 @@ class Bucket:
             listed = (meta for chunk in obstore.list(self._store, prefix, offset=offset) for meta in chunk)
             found = [_entry(prefix, meta) for meta in islice(listed, limit)]  # S3 lists in order
         return sorted(found, key=lambda entry: entry.name)
+
+    def time_ns(self) -> int:
+        """The bucket's own clock, to the second, as it stamps an object that is made now."""
+        name = f"{secrets.token_hex(8)}.json"
+        self.create(f"probes/{name}", b"{}")
+        made = [entry.modified_ns for entry in self.entries("probes") if entry.name == name]
+        self.delete(f"probes/{name}")
+        if not made:
+            raise StorageUnavailable("an object that was just made is not listed")
+        return made[0]
 
     def _get(self, key: str, *, head: bool) -> Any:
         with _storage_errors():

@@ -53,8 +53,12 @@ class Revocations:
         """Have every replica refuse it within seconds. False: the record was there."""
         return self._bucket.create(f"{PREFIX}/{record}", json.dumps({"revoked_ns": now_ns}).encode())
 
-    def expire(self, *, before_ns: int) -> int:
-        """Remove the records made before then, whose objects say for themselves that they do not count; how many."""
+    def expire(self) -> int:
+        """Remove the records that nobody needs any more: the objects say for themselves that they do not count.
+
+        How many they were. Their age is by the bucket's clock: this machine's may be a day ahead.
+        """
+        before_ns = self._bucket.time_ns() - RECORD_LIFETIME_S * 10**9
         old = [entry.name for entry in self._bucket.entries(PREFIX) if entry.modified_ns < before_ns]
         for start in range(0, len(old), _DELETED_AT_ONCE):
             self._bucket.delete(*(f"{PREFIX}/{name}" for name in old[start : start + _DELETED_AT_ONCE]))
