@@ -11,7 +11,7 @@ import pytest
 WORDS = {
     (): ("up", "down", "status", "env", "demo", "edge", "ingest", "jobs", "catalog"),
     ("edge",): ("enrol", "run", "status", "adopt", "replay-lerobot"),
-    ("ingest",): ("invite", "revoke", "robots", "check", "openapi"),
+    ("ingest",): ("invite", "revoke", "robots", "token", "check", "openapi"),
     ("jobs",): ("run", "list"),
     ("catalog",): ("robots", "recordings", "videos", "sql", "datasets", "show", "contact-sheet"),
 }
