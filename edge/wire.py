@@ -132,9 +132,10 @@ class Gap:
                 found = fields[name].values() if name == "counts" else [fields[name]]
                 if any(type(value) is not kind for value in found):
                     raise GapError(f"{name} must be {kind.__name__}, got {fields[name]!r}")
+            "".join([fields["reason"], *fields["counts"]]).encode()  # half of a surrogate pair is no text
             return cls(**{name: fields[name] for name in kinds})
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise GapError(f"a gap record is a JSON object with {', '.join(cls.__slots__)}: {error!r}") from error
+            raise GapError(f"a gap record is a JSON object with {', '.join(cls.__slots__)}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

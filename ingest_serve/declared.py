@@ -5,10 +5,12 @@ Every function reads one thing from a request, and refuses what is missing or ma
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Query
+from pydantic import BeforeValidator
 from starlette.requests import Request
 
 from edge.wire import (
@@ -36,10 +38,20 @@ TYPES: dict[Kind, tuple[str, ...]] = {
     "video": (MCAP_TYPE, MP4_TYPE, GAP_TYPE),
 }
 _MAX_DIGITS = 15  # of an integer in a structured field (RFC 9651)
+_NUMBER = re.compile("0|[1-9][0-9]{0,19}")
 _COMPLETE = {"?0": False, "?1": True}
 
-Seq = Annotated[int, Query(ge=0, le=MAX_SEQ)]
-TimeNs = Annotated[int, Query(ge=0, le=MAX_TIME_NS)]
+
+
+def _spelt_in_digits(text: object) -> object:
+    """A number has one spelling: pydantic alone takes "+1", "1_0", "1.0" and " 1" too."""
+    if isinstance(text, str) and not _NUMBER.fullmatch(text):
+        raise ValueError("must be a whole number in digits")
+    return text
+
+
+Seq = Annotated[int, BeforeValidator(_spelt_in_digits), Query(ge=0, le=MAX_SEQ)]
+TimeNs = Annotated[int, BeforeValidator(_spelt_in_digits), Query(ge=0, le=MAX_TIME_NS)]
 
 
 @dataclass(frozen=True, slots=True)
