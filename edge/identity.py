@@ -51,10 +51,19 @@ class Identity:
         """What the server calls the key."""
         return signing.key_id(self.public_key)
 
-    def authorization(self, *, method: str, target: str, digest: str, now_ns: int, upload: str = "") -> str:
-        """The `Authorization` header's value for one request; `upload` as in `signing.sign_request`."""
+    def authorization(
+        self, *, method: str, target: str, digest: str, now_ns: int, upload: str = "", fields: str = ""
+    ) -> str:
+        """The `Authorization` header's value for one request; `upload` and `fields` as in `signing.sign_request`."""
         token = signing.sign_request(
-            self.key, robot=self.robot, method=method, target=target, digest=digest, now_ns=now_ns, upload=upload
+            self.key,
+            robot=self.robot,
+            method=method,
+            target=target,
+            digest=digest,
+            now_ns=now_ns,
+            upload=upload,
+            fields=fields,
         )
         return f"Bearer {token}"
 

@@ -83,14 +83,19 @@ class Link:
     ) -> requests.Response:
         """One request; `upload`: see `signing.sign_request`. `requests.RequestException` where no answer came."""
         now_ns = self._clock()
-        signed = self.identity.authorization(
-            method=method, target=target, digest=digest, now_ns=now_ns + self.clock_offset_ns, upload=upload
-        )
-        named = {"Authorization": signed, wire.ROBOT_TIME_HEADER: str(now_ns), **(headers or {})}
+        named = {wire.ROBOT_TIME_HEADER: str(now_ns), **(headers or {})}
         if digest:
             named["Content-Digest"] = digest
         if told := self._clock_field():
             named[wire.ROBOT_CLOCK_HEADER] = told
+        named["Authorization"] = self.identity.authorization(
+            method=method,
+            target=target,
+            digest=digest,
+            now_ns=now_ns + self.clock_offset_ns,
+            upload=upload,
+            fields=signing.fields_claim(named),
+        )
         sent_ns = time.monotonic_ns()
         response = self._session.request(
             method,

@@ -7,7 +7,7 @@ the `Content-Digest` (RFC 9530).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jwt
@@ -19,6 +19,13 @@ from edge.errors import SignatureError
 AUDIENCE = "fleetfeed-ingest"
 TOKEN_LIFETIME_S = 120
 MAX_TOKEN_LIFETIME_S = 300
+SIGNED_FIELDS = (  # what `fields_claim` is over, in this order
+    "content-type",
+    "repr-digest",
+    "upload-length",
+    "fleetfeed-robot-time-ns",
+    "fleetfeed-robot-clock",
+)
 
 
 def public_bytes(key: Ed25519PublicKey) -> bytes:
@@ -38,12 +45,31 @@ def upload_claim(offset: str, complete: str) -> str:
     return f"{offset};{complete}" if offset or complete else ""
 
 
+def fields_claim(headers: Mapping[str, str]) -> str:
+    """What a token may sign of the other fields that say something of an upload, so that none changes on the way.
+
+    The first 32 hex digits of SHA-256 over a line `name:value` of each of `SIGNED_FIELDS` that is sent; "" for none.
+    """
+    sent = {name.lower(): value for name, value in headers.items()}
+    lines = "".join(f"{name}:{sent[name]}\n" for name in SIGNED_FIELDS if name in sent)
+    return hashlib.sha256(lines.encode()).hexdigest()[:32] if lines else ""
+
+
 def sign_request(
-    key: Ed25519PrivateKey, *, robot: str, method: str, target: str, digest: str, now_ns: int, upload: str = ""
+    key: Ed25519PrivateKey,
+    *,
+    robot: str,
+    method: str,
+    target: str,
+    digest: str,
+    now_ns: int,
+    upload: str = "",
+    fields: str = "",
 ) -> str:
     """A token good for this one request, for `TOKEN_LIFETIME_S`. `digest` is the `Content-Digest` value, or "".
 
-    `upload`: the `upload_claim` of a request that carries `Upload-Offset` or `Upload-Complete`.
+    `upload`: the `upload_claim` of a request that carries `Upload-Offset` or `Upload-Complete`. `fields`: its
+    `fields_claim`, if that is to be signed too.
     """
     issued = now_ns // 1_000_000_000
     claims = {
@@ -54,7 +80,7 @@ def sign_request(
         "htm": method,
         "htu": target,
         "dig": digest,
-    } | ({"upl": upload} if upload else {})
+    } | {name: claim for name, claim in (("upl", upload), ("fld", fields)) if claim}
     kid = key_id(public_bytes(key.public_key()))
     return jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": kid})
 
@@ -80,8 +106,12 @@ def verify_request(
     digest: str,
     now_ns: int,
     upload: str = "",
+    fields: str = "",
 ) -> None:
-    """Raise `SignatureError` unless the token was made for just this request by the holder of the key."""
+    """Raise `SignatureError` unless the token was made for just this request by the holder of the key.
+
+    `fields`, the request's `fields_claim`, counts where the token signs it.
+    """
     claims = _verified_claims(token, find_key())
     now_s = now_ns / 1e9
     if claims["exp"] - claims["iat"] > MAX_TOKEN_LIFETIME_S:
@@ -97,6 +127,7 @@ def verify_request(
         ("htu", "target", target),
         ("dig", "Content-Digest", digest),
         ("upl", "Upload-Offset or Upload-Complete", upload),
+        ("fld", "value of one of the signed fields", fields if "fld" in claims else ""),
     )
     for name, said, is_ in signed:
         if claims.get(name, "") != is_:

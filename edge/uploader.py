@@ -202,14 +202,21 @@ class Uploader:
         if item is None:
             return self._without_facts(stem)
         try:
-            response = carry(self.link, self._spool, item, piece_bytes=self._piece_bytes)
+            response = self._carry(item)
+            if _is_refusal(response):  # or a bit that changed on the way: only the same words again count
+                first, response = response, self._carry(item)
+                if _is_refusal(response) and wire.problem(response.content) != wire.problem(first.content):
+                    return self._later(f"{stem} was refused in two ways: {first.text[:200]} {response.text[:200]}")
         except FileNotFoundError:
             return self._without_bytes(item)
         return self._judge(item, response)
 
+    def _carry(self, item: Spooled) -> requests.Response:
+        return carry(self.link, self._spool, item, piece_bytes=self._piece_bytes)
+
     def _judge(self, item: Spooled, response: requests.Response) -> Outcome:
         problem = wire.problem(response.content)
-        match retry.verdict(response.status_code, is_ours=problem.code != wire.UNKNOWN, code=problem.code):
+        match _verdict(response):
             case "stored":
                 return self._stored(item, response)
             case "refused":
@@ -223,7 +230,10 @@ class Uploader:
 
     def _stored(self, item: Spooled, response: requests.Response) -> Outcome:
         try:
-            self._spool.acknowledge(item, Receipt.from_json(response.json()))
+            receipt = Receipt.from_json(response.json())
+            if receipt.key != (key := item.named(self.link.identity.robot).key):
+                raise ValueError(f"it is for {receipt.key!r}, not for {key}")  # noqa: TRY301 - as any bad receipt
+            self._spool.acknowledge(item, receipt)
         except (ValueError, KeyError, TypeError, SpoolError) as error:
             return self._later(f"the server's receipt cannot be used: {error}")
         self._piece_bytes = min(self._settings.piece_bytes, self._piece_bytes * 2)
@@ -305,6 +315,16 @@ class Uploader:
     def _say(self, error: str) -> None:
         with self._lock:
             self.state.last_error = error
+
+
+def _verdict(response: requests.Response) -> retry.Verdict:
+    code = wire.problem(response.content).code
+    return retry.verdict(response.status_code, is_ours=code != wire.UNKNOWN, code=code)
+
+
+def _is_refusal(response: requests.Response) -> bool:
+    """Whether the server would never take the item, if this answer is to be believed."""
+    return _verdict(response) == "refused" and wire.problem(response.content).code not in ON_THE_WAY + NO_ROUTE
 
 
 def _extra(response: requests.Response, name: str) -> object:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import av
 import numpy as np
@@ -232,7 +233,10 @@ class ScriptedServer:
 
     def receipt(self, request: Request, **changed: Any) -> dict[str, Any]:
         sha256 = hashlib.sha256(request.body).hexdigest()
-        whole = wire.Receipt(request.target, sha256, len(request.body), time.time_ns(), already_stored=False)
+        parts = urlsplit(request.target)
+        asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        key = wire.SegmentId(parts.path.split("/")[3], asked["recording"], asked["stream"], int(asked["seq"])).key
+        whole = wire.Receipt(key, sha256, len(request.body), time.time_ns(), already_stored=False)
         return {**whole.as_json(), **changed}
 
     def json(self, status: int, value: Any, **headers: str) -> Answer:

@@ -207,7 +207,7 @@ class IngestDouble(BaseAdapter):
         try:
             signing.verify_request(
                 token, lambda: key, robot=ROBOT, method=asked.method, target=asked.target, digest=digest,
-                now_ns=self.clock(), upload=upload,
+                now_ns=self.clock(), upload=upload, fields=signing.fields_claim(asked.headers),
             )  # fmt: skip
         except SignatureError as error:
             return self.problem(401, error.code, str(error))

@@ -152,3 +152,20 @@ def test_a_flipped_bit_in_a_token_is_refused_or_changes_nothing(key: Ed25519Priv
     signed, signature = changed.rsplit(".", 1)
     assert signed == _sign(key).rsplit(".", 1)[0]  # only the padding bits of the last base64 digit carry nothing
     assert signature[:-1] == _sign(key).rsplit(".", 1)[1][:-1]
+
+
+def test_the_signed_fields_are_those_that_were_sent_in_any_case_and_order(key: Ed25519PrivateKey) -> None:
+    sent = {"Upload-Length": "5", "content-type": "application/vnd.mcap", "User-Agent": "x"}
+    claim = signing.fields_claim(sent)
+    assert claim == hashlib.sha256(b"content-type:application/vnd.mcap\nupload-length:5\n").hexdigest()[:32]
+    assert claim == signing.fields_claim({"CONTENT-TYPE": "application/vnd.mcap", "upload-length": "5"})
+    assert signing.fields_claim({"User-Agent": "x"}) == ""
+    token = _sign(key, fields=claim)
+    _verify(token, key, fields=claim)
+    for changed in ({"Upload-Length": "7"}, {"Repr-Digest": DIGEST}, {"Fleetfeed-Robot-Clock": ""}):
+        assert _code(token, key, fields=signing.fields_claim(sent | changed)) == "bad_signature"
+    assert _code(token, key, fields=signing.fields_claim({"Upload-Length": "5"})) == "bad_signature"
+
+
+def test_a_token_that_signs_no_fields_is_good_with_any(key: Ed25519PrivateKey) -> None:
+    _verify(_sign(key), key, fields=signing.fields_claim({"Upload-Length": "5"}))

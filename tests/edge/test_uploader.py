@@ -129,6 +129,7 @@ def test_a_request_is_signed_for_just_what_it_carries(agent: Robot, robot: Ident
         target=request.target,
         digest=wire.content_digest(bytes.fromhex(added.sha256)),
         now_ns=NOW_NS,
+        fields=signing.fields_claim(request.headers),
     )
 
 
@@ -185,6 +186,7 @@ def _bad_receipts() -> list[Any]:
     return [
         {"sha256": "00" * 32},
         {"bytes": 1},
+        {"key": f"raw/g1-007/{RECORDING}/telemetry/0000000001"},
         {"sha256": None},
         [],
         ["key"],
@@ -221,11 +223,32 @@ def test_a_captive_portal_that_says_200_frees_nothing(agent: Robot, until: Until
     assert _is_stored(agent, added)
 
 
+def _refuse_first(agent: Robot, status: int, code: str, detail: str) -> Callable[[Request], Answer]:
+    """Refuses the segment 0, however often it comes; takes the rest."""
+
+    def answer(request: Request) -> Answer:
+        is_first = "seq=0&" in request.target and request.headers["Content-Type"] == wire.MCAP_TYPE
+        return agent.server.problem(status, code, detail) if is_first else agent.server.store(request)
+
+    return answer
+
+
+def test_a_refusal_counts_when_it_is_said_twice_with_the_same_words(agent: Robot) -> None:
+    """A bit that changed on the way, there or back, can look like any refusal."""
+    added = agent.seen.add(0)
+    codes = ("bad_parameter", "conflict", "bad_parameter")
+    agent.server.script = [lambda _, code=code: agent.server.problem(400, code, "no") for code in codes]  # type: ignore[misc]
+    agent.empty()
+    assert len(agent.server.requests) == len(codes) + 1
+    assert agent.spool.quarantined() == []
+    assert _is_stored(agent, added)
+
+
 @pytest.mark.parametrize("status", [400, 404, 413, 422])
 def test_what_the_server_refuses_is_quarantined_with_its_words(agent: Robot, status: int) -> None:
     added = [agent.seen.add(seq) for seq in range(2)]
     body = agent.seen.body(added[0])
-    agent.server.script = [lambda _: agent.server.problem(status, "bad_body", "this is not MCAP")]
+    agent.server.script = [_refuse_first(agent, status, "bad_body", "this is not MCAP")] * 1000
     uploader = agent.empty()
     assert agent.spool.quarantined() == [(added[0], "bad_body: this is not MCAP")]
     assert (agent.spool.folder / "quarantine" / f"{added[0].stem}.mcap").read_bytes() == body
@@ -237,7 +260,7 @@ def test_what_the_server_refuses_is_quarantined_with_its_words(agent: Robot, sta
 
 def test_other_bytes_under_its_name_leave_no_gap_record(agent: Robot) -> None:
     added = [agent.seen.add(seq) for seq in range(2)]
-    agent.server.script = [lambda _: agent.server.problem(409, "conflict", "other bytes are stored")]
+    agent.server.script = [_refuse_first(agent, 409, "conflict", "other bytes are stored")] * 1000
     agent.empty()
     assert [item for item, _ in agent.spool.quarantined()] == [added[0]]
     assert _is_stored(agent, added[1])

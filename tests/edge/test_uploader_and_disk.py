@@ -219,12 +219,12 @@ def test_facts_of_another_item_are_not_believed(robot: DeliveringRobot) -> None:
 
 def test_what_is_refused_is_told_in_its_place(robot: DeliveringRobot) -> None:
     added = [robot.seen.add(seq) for seq in range(2)]
-    robot.server.script = [robot.server.refuse(400, "not_a_segment")]
+    robot.server.script = [robot.server.refuse(400, "not_a_segment")] * 2
     uploader = robot.deliver()
     assert [(gap.first_seq, gap.last_seq, gap.cause, gap.counts) for gap in gaps(robot)] == [
         (0, 0, "quarantined", added[0].counts)
     ]
-    assert [one.name[2] for one in robot.server.asked] == [0, 0, 1], "at once, before what is younger"
+    assert [one.name[2] for one in robot.server.asked] == [0, 0, 0, 1], "at once, before what is younger"
     assert uploader.state.uploaded == 2
 
 
@@ -234,13 +234,13 @@ def test_other_bytes_under_its_name_leave_no_gap(robot: DeliveringRobot) -> None
     robot.deliver()
     assert gaps(robot) == []
     assert [item for item, _ in robot.spool.quarantined()] == [added]
-    assert len(robot.server.asked) == 1
+    assert len(robot.server.asked) == 2, "asked once more: a refusal may be a bit that changed on the way"
 
 
 def test_a_gap_record_that_is_refused_is_kept_aside(robot: DeliveringRobot) -> None:
     (gap,) = eviction.evict(robot.spool, [robot.seen.add(seq).stem for seq in range(2)])
     body = robot.spool.data_path(gap).read_bytes()
-    robot.server.script = [robot.server.refuse(400, "bad_gap")]
+    robot.server.script = [robot.server.refuse(400, "bad_gap")] * 2
     robot.deliver()
     kept = {path.name: path for path in (robot.spool.folder / "quarantine").rglob("*") if path.is_file()}
     assert kept.keys() == {"0000000000.gap", "0000000000.json"}

@@ -280,7 +280,7 @@ class Robot:
     def kid(self) -> str:
         return signing.key_id(signing.public_bytes(self.key.public_key()))
 
-    def token(self, target: str, digest: str, *, method: str = "POST", upload: str = "") -> str:
+    def token(self, target: str, digest: str, *, method: str = "POST", upload: str = "", fields: str = "") -> str:
         return signing.sign_request(
             self.key,
             robot=self.name,
@@ -289,6 +289,7 @@ class Robot:
             digest=digest,
             now_ns=self.server.clock(),
             upload=upload,
+            fields=fields,
         )
 
     def signed(self, upload: Upload) -> Upload:
