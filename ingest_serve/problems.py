@@ -99,7 +99,7 @@ def as_refused(error: Exception) -> Refused:
     if isinstance(error, RequestValidationError):
         return _bad_parameter(error)
     if isinstance(error, HTTPException) and error.status_code in (404, 405):
-        return Refused("not_found" if error.status_code == 404 else "method_not_allowed", error.detail)
+        return _no_route(error)
     return Refused("internal_error", "the server failed; nothing was promised")
 
 
@@ -128,4 +128,11 @@ def _headers(status: int, retry_after_s: int) -> dict[str, str]:
 def _bad_parameter(error: RequestValidationError) -> Refused:
     first = error.errors()[0]
     name = str(first["loc"][-1])
-    return Refused("bad_parameter", f"{name}: {first['msg']}", parameter=name)
+    return Refused("bad_parameter", f"{name}: {first['msg'].removeprefix('Value error, ')}", parameter=name)
+
+
+def _no_route(error: HTTPException) -> Refused:
+    if error.status_code == 404:
+        return Refused("not_found", "there is no such route; every byte of a path counts, docs/PROTOCOL.md has them")
+    methods = (error.headers or {}).get("Allow", "other methods")
+    return Refused("method_not_allowed", f"this route takes {methods}")
