@@ -13,6 +13,7 @@ from ingest_serve.problems import problem_response
 
 LINGER_BYTES = 4 << 20
 LINGER_S = 2.0
+LINGER_AT_ONCE = 64  # a server that still reads holds up to 320 KiB for each
 ANSWER_S = 30.0
 _ONCE = frozenset(
     (
@@ -42,11 +43,12 @@ class Gate:
     def __init__(self, app: ASGIApp, *, retry_after_s: int) -> None:
         self._app = app
         self._retry_after_s = retry_after_s
+        self._lingering = asyncio.Semaphore(LINGER_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        exchange = _Exchange(scope["headers"], receive, send)
+        exchange = _Exchange(scope["headers"], receive, send, lingering=self._lingering)
         try:
             check_fields(scope["headers"])
         except Refused as refused:
@@ -74,9 +76,9 @@ class _Exchange:
     then the connection is closed. A client that does not read its answer is given up.
     """
 
-    def __init__(self, headers: Headers, receive: Receive, send: Send) -> None:
+    def __init__(self, headers: Headers, receive: Receive, send: Send, *, lingering: asyncio.Semaphore) -> None:
         fields = dict(headers)
-        self._receive, self._send = receive, send
+        self._receive, self._send, self._lingering = receive, send, lingering
         self._unread = fields.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in fields
         self._waits_for_continue = fields.get(b"expect", b"").lower() == b"100-continue"
 
@@ -95,9 +97,10 @@ class _Exchange:
         if message.get("more_body", False):
             async with asyncio.timeout(ANSWER_S):
                 return await self._send(message)
-        if self._unread and not self._waits_for_continue:
+        if self._unread and not self._waits_for_continue and not self._lingering.locked():
             await self._send({**message, "more_body": True})
-            await self._linger()
+            async with self._lingering:
+                await self._linger()
             message = {"type": "http.response.body", "body": b"", "more_body": False}
         return await self._send(message)
 
