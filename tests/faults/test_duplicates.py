@@ -1,0 +1,262 @@
+"""Requests come twice, out of order, at two replicas at once, with other bytes, and their answers are lost.
+
+After every step the bucket is what the model says: each seq holds the bytes that were first acknowledged, with the
+facts of the request that brought them, unchanged since; what else came for it is kept beside it; nothing is half there.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from dataset_catalog.storage import Storage
+from edge import signing, wire
+from ingest_serve.bucket import Bucket, Head
+from ingest_serve.pieces import Pieces
+from ingest_serve.registry import Registry, invite
+from tests.faults.campaign import is_soak
+from tests.faults.duplicates import THIRDS, Item, Model, Sent, as_pieces, make
+from tests.faults.two_replicas import Answer, TwoReplicas, in_process, over_sockets
+from tests.ingest_serve.conftest import RECORDING, Clock, Robot, Server, Upload
+from tests.ingest_serve.conftest import storage as storage
+
+MOST_KEYS = 3
+SEQS = st.integers(0, 2)
+KINDS = st.sampled_from(["telemetry", "video"])
+ITEMS = st.builds(Item, SEQS, KINDS, st.sampled_from(["a", "a", "b", "gap"]))
+IN_PIECES = st.builds(Item, SEQS, KINDS, st.sampled_from(["a", "a", "b"]))
+REPLICA = st.integers(0, 1)
+_robots = itertools.count()
+
+
+class Duplicates(RuleBasedStateMachine):
+    """One robot, three seqs, two replicas."""
+
+    def __init__(self, storage: Storage, replicas: TwoReplicas) -> None:
+        super().__init__()
+        self.replicas, self.bucket = replicas, Bucket.open(storage)
+        server = Server("http://of-no-use", storage, Clock())
+        self.robot = Robot(server, f"twin-{next(_robots)}", Ed25519PrivateKey.generate())
+        self.model, self.retired = Model(), set[str]()
+        self.sent: list[Sent] = []
+        self.seen: dict[str, tuple[Head, bytes]] = {}  # what each seq held when it was first looked at
+        self.made: dict[int, int] = {}  # how often 201 was said of a seq
+
+    # -- one request at a time: the model knows its answer ---------------------------------------------------------
+
+    @initialize(at=REPLICA)
+    def enrol(self, at: int) -> None:
+        token = invite(Registry(self.bucket), self.robot.name, now_ns=self.robot.server.clock())
+        public = base64.b64encode(signing.public_bytes(self.robot.key.public_key())).decode()
+        body = json.dumps({"token": token, "public_key": public}).encode()
+        enrolment = self.robot.upload(body, target=wire.enrol_target(self.robot.name))
+        assert sorted(one.status for one in self.replicas.send((at, enrolment), (1 - at, enrolment))) == [200, 201]
+
+    @rule(item=ITEMS, at=REPLICA)
+    def send_whole(self, item: Item, at: int) -> None:
+        self.ask(make(self.robot, "whole", item), at)
+
+    @rule(item=IN_PIECES, end=st.sampled_from(THIRDS[:3]), at=REPLICA)
+    def create(self, item: Item, end: int, at: int) -> None:
+        self.ask(make(self.robot, "create", item, end=end), at)
+
+    @rule(item=IN_PIECES, size=st.sampled_from([1, 1, 2, 3]), at=REPLICA)
+    def go_on(self, item: Item, size: int, at: int) -> None:
+        """A piece from where the upload stands, of one to three thirds."""
+        begin = self.model.offset(self.id_of(item))
+        self.ask(make(self.robot, "piece", item, begin=begin, end=min(begin + 100 * size, THIRDS[-1])), at)
+
+    @rule(item=IN_PIECES, piece=st.sampled_from([*itertools.combinations(THIRDS, 2)]), at=REPLICA)
+    def send_any_piece(self, item: Item, piece: tuple[int, int], at: int) -> None:
+        self.ask(make(self.robot, "piece", item, begin=piece[0], end=piece[1]), at)
+
+    @rule(item=IN_PIECES, at=REPLICA)
+    def ask_where_it_stands(self, item: Item, at: int) -> None:
+        answer = self.ask(make(self.robot, "ask", item), at)
+        assert answer.status == 404 or int(answer.headers["upload-offset"]) == self.model.offset(self.id_of(item))
+
+    @rule(item=IN_PIECES, at=REPLICA)
+    def cancel(self, item: Item, at: int) -> None:
+        self.ask(make(self.robot, "cancel", item), at)
+
+    @rule(data=st.data(), at=REPLICA)
+    def replay(self, data: st.DataObject, at: int) -> None:
+        """What somebody has captured, or a robot sends again."""
+        if self.sent:
+            self.ask(data.draw(st.sampled_from(self.sent)), at)
+
+    # -- answers that are lost, bodies that do not come, requests at the same moment -------------------------------
+
+    @rule(data=st.data(), at=REPLICA)
+    def lose_the_answer(self, data: st.DataObject, at: int) -> None:
+        sent = self.draw(data)
+        self.replicas.send((at, sent.upload))
+        self.note(sent)
+
+    @rule(item=ITEMS, act=st.sampled_from(["whole", "create"]), at=REPLICA, arrived=st.integers(0, 99))
+    def break_off(self, item: Item, act: str, at: int, arrived: int) -> None:
+        """Nothing changes."""
+        sent = make(self.robot, "create", item, end=100) if act == "create" else make(self.robot, "whole", item)
+        self.replicas.break_off(at, sent.upload, arrived=arrived)
+
+    @rule(data=st.data(), same=st.booleans())
+    def race(self, data: st.DataObject, same: bool) -> None:
+        """Two requests at once, one to each replica; often the same one, or two for the same seq."""
+        first = self.draw(data)
+        second = first if same else self.draw(data, seq=first.item.seq)
+        answers = self.replicas.send((0, first.upload), (1, second.upload))
+        self.note(first, second)
+        for sent, answer in ((first, answers[0]), (second, answers[1])):
+            self.believe(sent, answer)
+
+    @rule(at=REPLICA, twice=st.booleans())
+    def rotate(self, at: int, twice: bool) -> None:
+        """A new key, and the old one's end; each asked for at both replicas at once, or only at one."""
+        if len(self.retired) + 1 == MOST_KEYS:
+            return
+        following = replace(self.robot, key=Ed25519PrivateKey.generate())
+        both = [(at, new_key(self.robot, following)), (1 - at, new_key(self.robot, following))][: 1 + twice]
+        assert sorted(one.status for one in self.replicas.send(*both)) == [200, 201][-1 - twice :]
+        end = following.signed(Upload(wire.keys_target(self.robot.name, self.robot.kid), {}, b"", "DELETE"))
+        assert {one.status for one in self.replicas.send(*((n, end) for n in range(1 + twice)))} == {204}
+        self.retired.add(self.robot.kid)
+        self.robot = following
+
+    # -- what must be true -----------------------------------------------------------------------------------------
+
+    @invariant()
+    def the_bucket_is_as_the_model_says(self) -> None:
+        found = self.look()
+        assert found.stored == self.model.stored
+        assert found.conflicts == self.model.conflicts
+        assert (found.created, found.pieces) == (self.model.created, self.model.pieces)
+
+    def teardown(self) -> None:
+        """Whatever is sent again ends well, and nothing is left but what was stored and what was in its way."""
+        for seq in range(3):
+            for at in range(2):
+                self.ask(make(self.robot, "whole", Item(seq, "telemetry", "a")), at)
+        Pieces(self.bucket).expire(before_ns=self.robot.server.clock() + 2_000_000_000)
+        found = self.look()
+        assert (found.stored, found.conflicts) == (self.model.stored, self.model.conflicts)
+        assert not found.created
+        assert not found.pieces
+
+    # -- the steps' own steps --------------------------------------------------------------------------------------
+
+    def ask(self, sent: Sent, at: int) -> Answer:
+        """Send one request, and hold its answer against the model."""
+        (answer,) = self.replicas.send((at, sent.upload))
+        if answer.status == 401 and sent.key_id in self.retired:
+            return answer  # a replica that has just used the key may take it a little longer
+        expected = self.model.take(sent)
+        assert (answer.status, answer.said.get("code", "")) == expected, f"{sent.act} {sent.item}"
+        self.sent.append(sent)
+        self.believe(sent, answer)
+        return answer
+
+    def draw(self, data: st.DataObject, *, seq: int | None = None) -> Sent:
+        """A new request that goes on where the model stands."""
+        item = data.draw(IN_PIECES)
+        item = item if seq is None else replace(item, seq=seq)
+        begin = self.model.offset(self.id_of(item))
+        act = data.draw(st.sampled_from(["whole", "whole", "create", "piece", "piece", "cancel"]))
+        match act:
+            case "create":
+                return make(self.robot, "create", item, end=100)
+            case "piece":
+                return make(self.robot, "piece", item, begin=begin, end=data.draw(st.sampled_from([300, begin + 100])))
+            case "cancel":
+                return make(self.robot, "cancel", item)
+        return make(self.robot, "whole", item)
+
+    def note(self, *sent: Sent) -> None:
+        """Nobody knows what these came to: the model takes over what is there, where they can have made it."""
+        self.sent.extend(sent)
+        found, before = self.look(), self.model
+        new = {seq: sha256 for seq, sha256 in found.stored.items() if seq not in before.stored}
+        assert {**found.stored, **before.stored} == found.stored
+        possible = {(one.item.seq, one.item.sha256) for one in sent if one.completes}
+        assert set(new.items()) | (found.conflicts - before.conflicts) <= possible
+        assert before.conflicts <= found.conflicts
+        assert found.created - before.created <= {one.id for one in sent if one.act == "create"}
+        self.model = found
+
+    def believe(self, sent: Sent, answer: Answer) -> None:
+        """An acknowledgement is of what is stored, a conflict of something else; 201 is said once."""
+        assert answer.status in (200, 201, 204, 404, 409), answer
+        stored = self.model.stored.get(sent.item.seq)
+        if "sha256" in answer.said:
+            receipt = wire.Receipt.from_json(answer.said)
+            assert receipt.already_stored is (answer.status == 200)
+            assert (receipt.sha256, receipt.key) == (sent.item.sha256, sent.item.key(self.robot.name))
+            assert receipt.sha256 == stored
+            self.made[sent.item.seq] = self.made.get(sent.item.seq, 0) + (answer.status == 201)
+            assert self.made[sent.item.seq] <= 1, "created twice"
+        if answer.said.get("code") == "conflict":
+            assert answer.said["stored_sha256"] == stored != sent.item.sha256
+
+    def look(self) -> Model:
+        """The bucket as a model; fails where a name is of no form of ours, or bytes are not what their name says."""
+        name = self.robot.name
+        stored = {int(seq): self.unchanged(seq) for seq in self.bucket.names(f"raw/{name}/{RECORDING}/telemetry")}
+        conflicts = set()
+        for entry in self.bucket.entries(f"conflicts/{name}/{RECORDING}/telemetry"):
+            seq, _, sha256 = entry.name.partition("/")
+            kept = self.bucket.read(f"conflicts/{name}/{RECORDING}/telemetry/{entry.name}")
+            assert kept is not None
+            assert hashlib.sha256(kept[1]).hexdigest() == sha256 == kept[0].attributes["sha256"]
+            conflicts.add((int(seq), sha256))
+        created, pieces = as_pieces((one.name, one.size) for one in self.bucket.entries(f"uploads/{name}"))
+        return Model(stored, conflicts, created, pieces)
+
+    def unchanged(self, seq: str) -> str:
+        """The SHA-256 of a stored segment, which is that of a request, and is as it was when it was first looked at."""
+        found = self.bucket.read(f"raw/{self.robot.name}/{RECORDING}/telemetry/{seq}")
+        assert found is not None
+        assert self.seen.setdefault(seq, found) == found
+        assert any(facts_of(found[0]) == one.facts and found[1] == one.item.body for one in self.sent)
+        return found[0].attributes["sha256"]
+
+    def id_of(self, item: Item) -> str:
+        return make(self.robot, "ask", item).id
+
+
+def facts_of(head: Head) -> dict[str, str]:
+    return {name: value for name, value in head.attributes.items() if name != "received-ns"}
+
+
+def new_key(robot: Robot, following: Robot) -> Upload:
+    """The request that makes the key of `following` known, in the name of `robot`."""
+    target = wire.keys_target(robot.name)
+    public = base64.b64encode(signing.public_bytes(following.key.public_key())).decode()
+    body = json.dumps({"public_key": public, "proof": following.token(target, "")}).encode()
+    return robot.upload(body, target=target)
+
+
+@pytest.mark.parametrize(
+    ("way", "test", "soak"), [(in_process, 30, 2000), (over_sockets, 4, 200)], ids=["in-process", "over-sockets"]
+)
+def test_duplicates_at_two_replicas_leave_the_first_bytes_of_each_segment(
+    storage: Storage, way: Callable[[Storage], AbstractContextManager[TwoReplicas]], test: int, soak: int
+) -> None:
+    limits = settings(
+        max_examples=soak if is_soak() else test,
+        stateful_step_count=20,
+        deadline=None,
+        derandomize=not is_soak(),
+        suppress_health_check=list(HealthCheck),
+    )
+    with way(storage) as replicas:
+        run_state_machine_as_test(lambda: Duplicates(storage, replicas), settings=limits)
