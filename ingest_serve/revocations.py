@@ -78,6 +78,7 @@ class RevocationView:
         self._steady_ns = steady_ns
         self._revoked: frozenset[str] = frozenset()
         self._begun_ns: int | None = None
+        self._refresh_begun_ns = 0
         self._refresh: asyncio.Task[None] | None = None
 
     async def revoked(self) -> frozenset[str]:
@@ -90,21 +91,27 @@ class RevocationView:
         return self._revoked
 
     async def _listed_for(self, asked_ns: int) -> None:
-        """A listing under way is waited for, and serves unless it began too long before it was asked for."""
+        """A listing under way is waited for; if it fails, or began too long ago, another one is made."""
         while not self._is_fresh(asked_ns, self._max_age_ns):
-            await asyncio.shield(self._refreshing())
+            refresh = self._refreshing()
+            is_ours = self._refresh_begun_ns >= asked_ns
+            try:
+                await asyncio.shield(refresh)
+            except StorageUnavailable:
+                if is_ours:
+                    raise
 
     def _is_fresh(self, asked_ns: int, max_age_ns: int) -> bool:
         return self._begun_ns is not None and asked_ns - self._begun_ns <= max_age_ns
 
     def _refreshing(self) -> asyncio.Task[None]:
         if self._refresh is None or self._refresh.done():
-            self._refresh = asyncio.get_running_loop().create_task(self._list())
+            self._refresh_begun_ns = self._steady_ns()
+            self._refresh = asyncio.get_running_loop().create_task(self._list(self._refresh_begun_ns))
             self._refresh.add_done_callback(_tell_failure)
         return self._refresh
 
-    async def _list(self) -> None:
-        begun_ns = self._steady_ns()
+    async def _list(self, begun_ns: int) -> None:
         names = await within_limit(self._bucket.names_async(PREFIX))
         self._revoked, self._begun_ns = frozenset(names), begun_ns
         if len(names) > MANY_RECORDS:
