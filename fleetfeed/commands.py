@@ -41,12 +41,18 @@ PARTS = {
 def up(
     run_dir: RunDir = None,
     http_port: Annotated[int | None, typer.Option(help="Port of the ingest service; 0: any free one.")] = None,
+    tls: Annotated[bool, typer.Option("--tls", help="HTTPS, too; the next three options imply it.")] = False,
+    https_port: Annotated[int | None, typer.Option(help="Port of the TLS front; 0: any free one.")] = None,
+    https_host: Annotated[str | None, typer.Option(help="Address on which it listens; 0.0.0.0: all.")] = None,
+    tls_name: Annotated[list[str] | None, typer.Option(help="A host name or address of its certificate.")] = None,
     foreground: Annotated[bool, typer.Option(help="Stay until Ctrl-C, then end everything.")] = False,
 ) -> None:
     """Start S3, Ray and the ingest service on this machine's loopback."""
     from fleetfeed import stack
 
-    settings = _settings(run_dir=run_dir, http_port=http_port)
+    front = {"https_port": https_port, "https_host": https_host, "tls_names": tls_name or None}
+    is_asked = tls or any(value is not None for value in front.values())
+    settings = _settings(run_dir=run_dir, http_port=http_port, tls=is_asked or None, **front)
     if foreground:
         stack.run(settings, report=_report, ready=_show)
     else:
@@ -90,7 +96,7 @@ def env(run_dir: RunDir = None) -> None:
     found = stack.info(where)
     if found is None:
         raise stack.StackError(f"no stack is running in {where}: start one with `fleetfeed up`")
-    for name, value in {**found.environment(), "FLEETFEED_EDGE_URL": found.http_url}.items():
+    for name, value in {**found.environment(), **found.edge_environment()}.items():
         print(f"export {name}={shlex.quote(value)}")
 
 
@@ -133,7 +139,9 @@ def _report(line: str) -> None:
 
 def _show(found: StackInfo) -> None:
     table = Table("what", "where", title="the stack is ready", title_justify="left")
-    table.add_row("ingest", found.http_url)
+    table.add_row("ingest", found.edge_url)
+    if found.front:
+        table.add_row("its certificate authority", str(found.front.ca_file))
     table.add_row("S3", f"{found.s3_url}, bucket {found.bucket}")
     table.add_row("Ray dashboard and Jobs API", found.dashboard_url)
     for what, where in found.listeners.items():

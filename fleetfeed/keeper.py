@@ -24,7 +24,8 @@ import obstore
 from obstore.exceptions import BaseError as S3Error
 from obstore.store import S3Store
 
-from fleetfeed import servers
+from fleetfeed import servers, tls
+from fleetfeed.certificates import ensure_server_certificate
 from fleetfeed.children import Child, check_alive, spawn, wait_for
 from fleetfeed.errors import StackError
 from fleetfeed.plan import BUCKET, REGION, Plan, StackInfo
@@ -35,6 +36,7 @@ from fleetfeed.run_folder import RunFolder, hold
 READY = "ready"
 RAY_CORE = ("gcs_server", "raylet")
 WATCH_S = 0.5
+RENEWAL_S = 3600.0
 DRAIN_S = 10.0
 REAP_S = 20.0
 log = logging.getLogger("fleetfeed.keeper")
@@ -48,11 +50,12 @@ class Children:
     seaweedfs: Child
     ray: Child
     serve: Child
+    front: Child | None
 
     @property
     def lasting(self) -> list[Child]:
         """Those that are to live as long as the stack."""
-        return [self.reaper, self.seaweedfs, self.serve]
+        return [self.reaper, self.seaweedfs, self.serve, *([self.front] if self.front else [])]
 
 
 def keep(plan: Plan, folder: RunFolder, *, report: Callable[[str], None], ready: Callable[[StackInfo], None]) -> None:
@@ -67,7 +70,7 @@ def keep(plan: Plan, folder: RunFolder, *, report: Callable[[str], None], ready:
             children = _start(plan, folder, reaper)
             _wait_until_ready(plan, children, report=report)
             ready(StackInfo.of(plan, keeper_pid=os.getpid()))
-            _watch(plan, children)
+            _watch(plan, folder, children)
         finally:
             if not reaper.end_input(limit_s=REAP_S) or reaper.exit_code:
                 log.error("some processes could not be ended: see `fleetfeed status`")
@@ -136,7 +139,11 @@ def _start(plan: Plan, folder: RunFolder, reaper: Child) -> Children:
         stdin=PIPE,
         stdout=PIPE,
     )
-    return Children(reaper, seaweedfs, ray, serve)
+    front = None
+    if plan.front:
+        told = servers.front_environment(plan, certificate=folder.tls / "server.pem")
+        front = spawn("tls", tls.command(), log=folder.log("tls"), environment=environment | told)
+    return Children(reaper, seaweedfs, ray, serve, front)
 
 
 def _wait_until_ready(plan: Plan, children: Children, *, report: Callable[[str], None]) -> None:
@@ -158,13 +165,21 @@ def _wait_until_ready(plan: Plan, children: Children, *, report: Callable[[str],
         children.serve.stdin.flush()
     wait(children.serve, lambda: _has_line(children.serve))
     wait(children.serve, lambda: _has_route(plan.ports.http))
+    if plan.front and children.front:
+        report("TLS")
+        url, ca_file = plan.front.url(plan.ports.https), plan.front.ca_file
+        wait(children.front, lambda: tls.answers(url, ca_file=ca_file))
 
 
-def _watch(plan: Plan, children: Children) -> None:
+def _watch(plan: Plan, folder: RunFolder, children: Children) -> None:
     """Until a signal comes; Serve may then finish its requests. Raises `StackError` if a server ends by itself."""
     ray = [process for process in marked(plan.stack_id) if name_of(process) in RAY_CORE]
+    looked_s = time.monotonic()
     try:
         while True:
+            if time.monotonic() - looked_s > RENEWAL_S:
+                looked_s = time.monotonic()
+                _renew(plan, folder, children)
             check_alive(children.lasting)
             lost = [process.pid for process in ray if not is_alive(process)]
             if lost:
@@ -173,6 +188,13 @@ def _watch(plan: Plan, children: Children) -> None:
     except KeyboardInterrupt:
         log.info("ending")
         children.serve.end_input(limit_s=DRAIN_S)
+
+
+def _renew(plan: Plan, folder: RunFolder, children: Children) -> None:
+    """A certificate near its end is replaced; the front takes the new one and drops no connection."""
+    if plan.front and children.front and ensure_server_certificate(folder.tls, names=plan.front.names):
+        log.info("the server's certificate was renewed")
+        tls.reload(children.front.process)
 
 
 def _bucket(plan: Plan) -> S3Store:

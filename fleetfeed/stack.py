@@ -6,6 +6,7 @@ The run folder says everything about it: no other state is kept.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import random
 import secrets
@@ -18,9 +19,10 @@ from pathlib import Path
 import psutil
 
 from fleetfeed import servers
+from fleetfeed.certificates import ensure_server_certificate
 from fleetfeed.errors import AlreadyRunning, PortTaken, StackError
 from fleetfeed.keeper import READY, keep
-from fleetfeed.plan import Plan, StackInfo
+from fleetfeed.plan import Front, Plan, StackInfo
 from fleetfeed.ports import choose_ports
 from fleetfeed.processes import end_marked, marked, name_of, wait_until
 from fleetfeed.run_folder import RunFolder, hold, last_lines
@@ -110,6 +112,8 @@ def _prepare(settings: StackSettings) -> tuple[RunFolder, Plan, int]:
         folder.write_plan(plan)
         folder.clear()
         plan.link.symlink_to(folder.path)
+        if plan.front:
+            ensure_server_certificate(folder.tls, names=plan.front.names)
         servers.write_haproxy_launcher(folder.haproxy_launcher)
         hold(lock)
     except BaseException:
@@ -130,7 +134,15 @@ def _plan(settings: StackSettings, folder: RunFolder) -> Plan:
         start_timeout_s=settings.start_timeout_s,
         ports=choose_ports(settings, randomness=random.Random(stack_id)),  # noqa: S311 - ports are no secret
         credentials=folder.credentials(),
+        front=_front(settings, folder) if settings.tls else None,
     )
+
+
+def _front(settings: StackSettings, folder: RunFolder) -> Front:
+    """The certificate is for the address on which it listens, too, unless that stands for all of them."""
+    host = ipaddress.ip_address(settings.https_host)
+    names = [*settings.tls_names, *([] if host.is_unspecified else [str(host)])]
+    return Front(host=settings.https_host, names=tuple(names), ca_file=folder.tls / "ca.pem")
 
 
 def _start_keeper(folder: RunFolder, lock: int, *, report: Callable[[str], None]) -> bool:

