@@ -51,6 +51,12 @@ NAMES: dict[str, Schema] = {
     "Stream": _text("^[a-z0-9_][a-z0-9._-]{0,62}$", "head_camera", "One ordered series of segments in a recording."),
     "Seq": _whole(MAX_SEQ, 42, "The segment's number in its stream: 0, 1, 2 … without holes."),
     "TimeNs": _whole(MAX_TIME_NS, 1760000000000000000, "Nanoseconds since the Unix epoch."),
+    "Time": {
+        "type": "string",
+        "maxLength": 64,
+        "description": "A whole number of ns since the Unix epoch, or ISO 8601 (UTC where it names no zone).",
+        "examples": ["1760000000000000000", "2026-01-01T00:00:00Z"],
+    },
     "Sha256": _text("^[0-9a-f]{64}$", _SHA256, "SHA-256 in hex."),
     "KeyId": _text("^[0-9a-f]{16}$", "21fe31dfa154a261", "The first 16 hex digits of the raw public key's SHA-256."),
     "UploadId": _text("^[0-9a-f]{32}$", "9f2c1d8e0b7a46539f2c1d8e0b7a4653", "The name of an unfinished upload."),
@@ -69,6 +75,8 @@ PARAMETERS = {
     "seq": "Seq",
     "start_ns": "TimeNs",
     "end_ns": "TimeNs",
+    "start": "Time",
+    "end": "Time",
     "kid": "KeyId",
     "upload": "UploadId",
     "token_id": "TokenId",
@@ -135,7 +143,7 @@ ANSWER_HEADERS: dict[str, tuple[str, Schema]] = {
         {"type": "string", "pattern": "^max-size=[0-9]+, max-append-size=[0-9]+$"},
     ),
     UPLOAD_OFFSET_HEADER: ("Bytes of the upload that are durable.", _LENGTH),
-    "Location": ("The upload's address.", {"type": "string", "format": "uri-reference"}),
+    "Location": ("The address of what is told of.", {"type": "string", "format": "uri-reference"}),
     "Retry-After": ("Seconds to wait before the same again.", {"type": "integer", "minimum": 1}),
     "WWW-Authenticate": ("How to sign.", {"type": "string", "const": "Bearer"}),
 }
@@ -199,9 +207,7 @@ SCHEMAS: dict[str, Schema] = NAMES | {
     "AuditPage": _page(
         entries=record(
             t_ns=one("TimeNs"),
-            actor=record(
-                kind={"enum": ["person", "robot", "cli"]}, id={"type": "string"}, name={"type": "string"}
-            ),
+            actor=record(kind={"enum": ["person", "robot", "cli"]}, id={"type": "string"}, name={"type": "string"}),
             act={"type": "string", "examples": ["revoke_robot"]},
             subject={"type": "string", "examples": ["robots/h1-amber"]},
             details={"type": "object"},
@@ -216,6 +222,16 @@ SCHEMAS: dict[str, Schema] = NAMES | {
         detail={"type": "string", "description": "A sentence for people."},
     )
     | {
-        "description": "RFC 9457. `parameter`, `max_bytes`, `expected_offset` and `stored_sha256` come with some codes."
+        "description": "RFC 9457. With some codes come further members: `parameter`, `max_bytes`, `expected_offset`, …",
+        "examples": [
+            {
+                "type": "about:blank",
+                "title": "Bad Request",
+                "status": 400,
+                "code": "bad_parameter",
+                "detail": "seq: must be a whole number in digits",
+                "parameter": "seq",
+            }
+        ],
     },
 }

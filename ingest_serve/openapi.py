@@ -134,7 +134,12 @@ def describe(app: FastAPI) -> dict[str, Any]:
     schemas: dict[str, Schema] = found.setdefault("components", {}).get("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    components = {"schemas": schemas | SCHEMAS, "headers": _answer_headers(), "securitySchemes": _SECURITY}
+    components = {
+        "schemas": schemas | SCHEMAS,
+        "parameters": _used(_request_headers(), found["paths"]),
+        "headers": _answer_headers(),
+        "securitySchemes": _SECURITY,
+    }
     info = {**found["info"], "description": "Robots put recordings in, people take them out. In words: PROTOCOL.md."}
     tags = [{"name": name, "description": text} for name, text in _TAGS.items()]
     return {**found, "info": info, "tags": tags, "components": components}
@@ -225,7 +230,14 @@ def enrol_docs() -> dict[str, Any]:
         body={JSON: one("Enrolment")},
         headers={DIGEST_HEADER: True},
         answers=_known(),
-        codes=["bad_enrolment", "enrolment_unknown", "enrolment_used", "enrolment_revoked", "enrolment_expired", "key_retired"],
+        codes=[
+            "bad_enrolment",
+            "enrolment_unknown",
+            "enrolment_used",
+            "enrolment_revoked",
+            "enrolment_expired",
+            "key_retired",
+        ],
     )
 
 
@@ -281,23 +293,21 @@ def _implied(who: Sequence[Who], body: Mapping[str, Schema] | None) -> set[str]:
 
 def _refusals(codes: Iterable[str]) -> dict[int, Schema]:
     """One answer per status: a problem with one of its codes."""
-    by_status: dict[int, list[str]] = {}
+    wanted, by_status = set(codes), dict[int, list[str]]()
+    if not wanted <= PROBLEMS.keys():
+        raise ValueError(f"there are no such codes: {sorted(wanted - PROBLEMS.keys())}")
     for code in PROBLEMS:
-        if code in set(codes):
+        if code in wanted:
             by_status.setdefault(PROBLEMS[code].status, []).append(code)
     return {status: _refusal(status, found) for status, found in by_status.items()}
 
 
 def _refusal(status: int, codes: list[str]) -> Schema:
     members = {"status": {"const": status}, "code": {"enum": codes}}
-    example = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "code": codes[0]}
-    content = {
-        "schema": {"allOf": [one("Problem"), {"properties": members}]},
-        "example": example | {"detail": PROBLEMS[codes[0]].meaning},
-    }
+    content = {"schema": {"allOf": [one("Problem"), {"properties": members}]}}
     headers = {401: ["WWW-Authenticate"], 429: ["Retry-After"], 503: ["Retry-After"]}.get(status, [])
     return {
-        "description": ", ".join(f"`{code}`" for code in codes),
+        "description": HTTPStatus(status).phrase,
         "content": {PROBLEM_TYPE: content},
         "headers": {name: _header(name) for name in headers},
     }
@@ -312,18 +322,33 @@ def _answer_headers() -> dict[str, Schema]:
 
 
 def _header_parameters(names: Mapping[str, bool]) -> list[Schema]:
-    found = []
-    for name, required in names.items():
-        what, schema = REQUEST_HEADERS[name]
-        found.append({"in": "header", "name": name, "required": required, "description": what, "schema": schema})
+    """By reference: the same field is required by some routes only."""
+    return [{"$ref": f"#/components/parameters/{_parameter_name(*item)}"} for item in names.items()]
+
+
+def _request_headers() -> dict[str, Schema]:
+    found = {}
+    for name, (what, schema) in REQUEST_HEADERS.items():
+        for required in (True, False):
+            parameter = {"in": "header", "name": name, "required": required, "description": what, "schema": schema}
+            found[_parameter_name(name, required)] = parameter
     return found
+
+
+def _used(parameters: dict[str, Schema], paths: Schema) -> dict[str, Schema]:
+    text = json.dumps(paths)
+    return {name: one for name, one in parameters.items() if f'/parameters/{name}"' in text}
+
+
+def _parameter_name(name: str, required: bool) -> str:
+    return name if required else f"{name}-Optional"
 
 
 def _complete(operation: Schema) -> None:
     """What is the same for every route: its parameters' schemas by name, the headers of every answer, no 422."""
     operation["responses"].pop("422", None)  # what FastAPI would answer is 400 bad_parameter here
     for found in operation.get("parameters", []):
-        if found["in"] != "header" and found["name"] in PARAMETERS:
+        if found.get("name") in PARAMETERS:
             found["schema"] = one(PARAMETERS[found["name"]])
     for response in operation["responses"].values():
         stamps = {name: _header(name) for name in (SERVER_TIME_HEADER, REQUEST_ID_HEADER)}

@@ -8,11 +8,7 @@ from ingest_serve.described import BINARY, Schema, one
 from ingest_serve.openapi import answer, parameter, route
 from ingest_serve.row_forms import FORMS
 
-_TIME: Schema = {
-    "type": "string",
-    "description": "A whole number of ns since the Unix epoch, or ISO 8601 (UTC where it names no zone).",
-    "examples": ["1760000000000000000", "2026-01-01T00:00:00Z"],
-}
+_TIME = one("Time")
 _TEXT: Schema = {"type": "string", "minLength": 1, "maxLength": 4096}
 _FLAG: Schema = {"type": "string", "enum": ["0", "1"]}
 _VIDEO_CODES = ("bad_name", "no_video", "overlapping_video", "damaged_segment", "busy", "storage_unavailable")
@@ -46,12 +42,13 @@ def _read(
 
 
 def _told(answers: dict[int, Schema], *codes: int) -> dict[int, Schema]:
-    said = {
-        206: "The range of it that was asked for.",
-        304: "The client has these bytes.",
-        307: "With redirect=1: the address of the raw segment that holds `start`, good for minutes.",
+    address = "With redirect=1: the address of the raw segment that holds `start`, good for minutes."
+    told = {
+        206: answer("The range of it that was asked for.", BINARY, media="video/mp4"),
+        304: answer("The client has these bytes."),
+        307: answer(address, headers=["Location"]),
     }
-    return answers | {code: answer(said[code]) for code in codes}
+    return answers | {code: told[code] for code in codes}
 
 
 def robots_docs() -> dict[str, Any]:

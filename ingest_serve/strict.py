@@ -32,7 +32,7 @@ class StrictRoute(APIRoute):
     def _query_names(self) -> set[str]:
         signature = {one.alias for one in get_flat_params(self.dependant) if isinstance(one.field_info, Query)}
         described = (self.openapi_extra or {}).get("parameters", [])
-        return signature | {one["name"] for one in described if one["in"] == "query"}
+        return signature | {one["name"] for one in described if one.get("in") == "query"}
 
 
 def check_query(query: bytes, known: frozenset[bytes]) -> None:
