@@ -1,20 +1,25 @@
-"""`python -m ray_jobs`: run a job here, or on a cluster by `ray job submit -- python -m ray_jobs run NAME`."""
+"""`python -m ray_jobs`: run a job here, or submit it to a cluster, or let all of them run again and again."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 os.environ.setdefault("LANCE_LOG", "error")  # "no existing dataset, it will be created" is no news; set before Lance
+
+from ray_jobs import screen
 
 app = typer.Typer(
     help="Jobs on Ray: index what arrived, load telemetry, align datasets.",
@@ -27,7 +32,11 @@ JOBS = {
     "align_frames": "An align spec and whole episodes → datasets/<name>: steps, series, gops, episodes.",
     "maintain": "Keeps the lake fast and small: compaction, indices, old versions, abandoned uploads.",
 }
-_err = Console(stderr=True)
+SPEC_HELP = "Align spec (TOML), for align_frames; or the name of one that comes with us."
+
+Name = Annotated[str, typer.Argument(help="One of the jobs that `list` names.")]
+Spec = Annotated[Path | None, typer.Option(help=SPEC_HELP)]
+DryRun = Annotated[bool, typer.Option(help="Of maintain: say what is due, and change nothing.")]
 
 
 @app.command("list")
@@ -41,85 +50,157 @@ def list_jobs() -> None:
 
 @app.command()
 def run(
-    name: Annotated[str, typer.Argument(help="One of the jobs that `list` names.")],
-    spec: Annotated[
-        Path | None, typer.Option(help="Align spec (TOML), for align_frames; or the name of one that comes with us.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option(help="Of maintain: say what is due, and change nothing.")] = False,
+    name: Name,
+    spec: Spec = None,
+    dry_run: DryRun = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one line of JSON.")] = False,
 ) -> None:
     """Run one job until nothing is left to do; a killed run changes nothing and can be run again."""
+    _check(name, spec, dry_run=dry_run)
+    with _told(name), screen.bar(name, quiet=as_json) as progress:
+        summary = _job(name, spec, progress, dry_run=dry_run)()
+    if as_json:
+        print(json.dumps(summary.as_json()))
+    else:
+        screen.show(summary)
+
+
+@app.command()
+def submit(name: Name, spec: Spec = None, dry_run: DryRun = False) -> None:
+    """Run one job on the cluster that RAY_API_SERVER_ADDRESS names, and print its id."""
+    _check(name, spec, dry_run=dry_run)
+    with _told(name):
+        from ray_jobs import submitted
+
+        file = spec if spec is not None and spec.exists() else None
+        words = ["run", name, "--json", *(["--spec", file.name if file else str(spec)] if spec is not None else [])]
+        print(submitted.submit([*words, *(["--dry-run"] if dry_run else [])], file=file))
+
+
+@app.command()
+def logs(job_id: Annotated[str, typer.Argument(help="As `submit` prints it and `status` lists it.")]) -> None:
+    """Print what a submitted job has printed so far."""
+    with _told(job_id):
+        from ray_jobs import submitted
+
+        print(submitted.logs(job_id), end="")
+
+
+@app.command()
+def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """How old the newest versions are, and what the cluster's jobs came to."""
+    with _told("status"):
+        from dataset_catalog import versions
+        from dataset_catalog.storage import Storage
+        from ray_jobs import submitted
+
+        storage = Storage.open()
+        datasets = [f"{versions.DATASETS}/{name}" for name in versions.list_datasets(storage)]
+        chains = {
+            chain: versions.newest(storage, chain) for chain in (versions.SEGMENTS, versions.TELEMETRY, *datasets)
+        }
+        jobs = list(submitted.submitted()) if os.environ.get(submitted.ADDRESS) else []
+    if as_json:
+        found = {
+            chain: manifest and {"version": manifest.n, "created_ns": manifest.created_ns}
+            for chain, manifest in chains.items()
+        }
+        print(json.dumps({"chains": found, "jobs": [job.as_json() for job in jobs]}))
+    else:
+        screen.show_status(chains.items(), jobs, now_ns=time.time_ns())
+
+
+@app.command()
+def loop(
+    spec: Annotated[list[Path] | None, typer.Option(help=SPEC_HELP + " May be given several times.")] = None,
+    every_s: Annotated[float, typer.Option(min=1, help="A round begins so often, in s.")] = 60.0,
+    maintain_every_s: Annotated[float, typer.Option(min=60, help="How often the lake is maintained, in s.")] = 3600.0,
+) -> None:
+    """Index, load, align (each --spec) and maintain, again and again, until Ctrl-C or SIGTERM."""
+    from ray_jobs import cluster
+    from ray_jobs.loop import Loop
+    from ray_jobs.settings import JobsSettings
+
+    rounds = Loop(every_s, done=_say)
+    with _told("loop"):
+        cluster.connect(JobsSettings())  # before the signals: Ray takes SIGTERM for itself
+        for name in ("index_segments", "load_telemetry"):
+            rounds.add(name, _job(name, None))
+        for one in spec or ():
+            rounds.add(f"align_frames {one.stem}", _job("align_frames", one))
+        rounds.add("maintain", _job("maintain", None), every_s=maintain_every_s)
+        rounds.run(_stopped_by_signals())
+
+
+def _say(name: str, outcome: Any) -> None:
+    said = screen.line(name, outcome)
+    if said:
+        style = "red" if isinstance(outcome, Exception) else None
+        screen.errors.print(f"{time.strftime('%H:%M:%S')} {said}", style=style, markup=False, highlight=False)
+
+
+def _stopped_by_signals() -> threading.Event:
+    """Set by Ctrl-C or SIGTERM: the job under way is finished. A second one ends it where it is."""
+    stop = threading.Event()
+
+    def end(number: int, _: Any) -> None:
+        if stop.is_set():
+            raise SystemExit(128 + number)
+        stop.set()
+        screen.errors.print("ending after the job under way; once more to end it now", style="dim")
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    return stop
+
+
+def _check(name: str, spec: Path | None, *, dry_run: bool) -> None:
     if name not in JOBS:
         raise typer.BadParameter(f"expected one of {', '.join(JOBS)}, got {name!r}")
     if (name == "align_frames") != (spec is not None):
         raise typer.BadParameter("align_frames needs --spec, the other jobs take none")
     if dry_run and name != "maintain":
         raise typer.BadParameter("only maintain has a dry run")
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """An error of ours is one sentence and exit code 1."""
     from dataset_catalog.errors import CatalogError
     from ingest_serve.errors import IngestError
     from ray_jobs.errors import JobError
 
     try:
-        with _bar(name, quiet=as_json) as progress:
-            summary = _run(name, spec, progress, dry_run=dry_run)
+        yield
     except (JobError, CatalogError, IngestError) as error:
-        _err.print(f"{name} published nothing more: {error}", style="red", markup=False, soft_wrap=True)
+        screen.errors.print(f"{name} published nothing more: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
-    if as_json:
-        print(json.dumps(summary.as_json()))
-    else:
-        _print(summary)
 
 
-def _run(name: str, spec: Path | None, progress: Callable[[int, int], None], *, dry_run: bool) -> Any:
+def _job(
+    name: str, spec: Path | None, progress: Callable[[int, int], None] | None = None, *, dry_run: bool = False
+) -> Callable[[], Any]:
+    """A job as a call without arguments. Raises `SpecError` for a spec that cannot be used."""
     from dataset_catalog.storage import Storage
     from ray_jobs import align_frames, index_segments, load_telemetry, maintain
     from ray_jobs.align_spec import AlignSpec
+    from ray_jobs.cluster import no_progress
     from ray_jobs.settings import JobsSettings
 
     storage, settings = Storage.open(), JobsSettings()
+    more: dict[str, Any] = {"progress": progress or no_progress}
     if spec is not None:
-        return align_frames.run(storage, settings, AlignSpec.load(_spec_path(spec)), progress=progress)
+        return partial(align_frames.run, storage, settings, AlignSpec.load(_spec_path(spec)), **more)
     if name == "maintain":
-        return maintain.run(storage, settings, dry_run=dry_run, progress=progress)
+        return partial(maintain.run, storage, settings, dry_run=dry_run, **more)
     job = {"index_segments": index_segments, "load_telemetry": load_telemetry}[name]
-    return job.run(storage, settings, progress=progress)
+    return partial(job.run, storage, settings, **more)
 
 
 def _spec_path(spec: Path) -> Path:
     """A file, or the name of a spec that comes with us."""
     ours = Path(__file__).with_name("specs") / f"{spec}.toml"
     return ours if not spec.exists() and spec.name == str(spec) and ours.exists() else spec
-
-
-@contextmanager
-def _bar(name: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr; Ray's own bars and logs are off."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=_err, transient=True, disable=quiet) as bars:
-        task = bars.add_task(name, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
-
-
-def _print(summary: Any) -> None:
-    table = Table(show_header=False)
-    for what, count in summary.counts.items():
-        table.add_row(what, f"{count:,}")
-    for name, rows in summary.rows.items():
-        table.add_row(f"rows of {name}", f"{rows:,}")
-    table.add_row("published", ", ".join(f"v{n}" for n in summary.versions) or "nothing new")
-    table.add_row("seconds", f"{summary.seconds:.1f}")
-    console = Console()
-    console.print(f"{summary.job} → {summary.chain}", highlight=False)
-    console.print(table)
-    for note in summary.notes:
-        console.print(f"· {note}", markup=False, highlight=False)
 
 
 def main() -> None:

@@ -6,7 +6,8 @@ JobError
 ├── MessageError      a topic's messages cannot be decoded
 ├── SandboxFailed     no process could be started to look into segments; nothing was published
 ├── RowsLost          workers returned other rows than they were given work for; nothing was published
-└── CommitLost        another writer got in between; nothing was published
+├── CommitLost        another writer got in between; nothing was published
+└── ClusterUnavailable  Ray's Jobs API is not named, does not answer, or knows no such job
 """
 
 
@@ -36,3 +37,7 @@ class RowsLost(JobError):
 
 class CommitLost(JobError):
     """Another writer got in between; nothing was published."""
+
+
+class ClusterUnavailable(JobError):
+    """Ray's Jobs API is not named, does not answer, or knows no such job."""
