@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -10,9 +12,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.errors import BadName
 from edge.signing import key_id, public_bytes
+from ingest_serve.audit import Actor
 from ingest_serve.bucket import Bucket
-from ingest_serve.errors import Refused
-from ingest_serve.registry import Registry, invite
+from ingest_serve.errors import Refused, StorageUnavailable
+from ingest_serve.registry import Registry, Revoked, invite
 from tests.ingest_serve.conftest import Robot, Server
 
 NOW_NS = 1_760_000_000_000_000_000
@@ -115,6 +118,125 @@ def test_a_robot_may_have_a_new_key_beside_the_old(registry: Registry) -> None:
         token = invite(registry, "g1-001", now_ns=NOW_NS)
         registry.enrol(token, robot="g1-001", public_key=key, now_ns=NOW_NS)
     assert registry.robots() == {"g1-001": sorted(key_id(key) for key in KEYS[:2])}
+
+
+class Between(Bucket):
+    """A bucket in which something else happens, once, right after the first object is created below `prefix`."""
+
+    def __init__(self, bucket: Bucket, prefix: str, happens: Callable[[], object]) -> None:
+        super().__init__(bucket._store)
+        self._prefix, self._happens = prefix, [happens]
+
+    def create(self, key: str, body: bytes) -> bool:
+        is_new = super().create(key, body)
+        if key.startswith(self._prefix) and not key.startswith("audit") and self._happens:
+            self._happens.pop()()
+        return is_new
+
+
+def enrolled(registry: Registry, key: bytes, robot: str = "g1-001") -> str:
+    token = invite(registry, robot, now_ns=NOW_NS)
+    return registry.enrol(token, robot=robot, public_key=key, now_ns=NOW_NS).key_id
+
+
+class TestRobotRevoked:
+    def test_every_key_and_every_unused_invitation_ends_and_no_other_robot_s(self, registry: Registry) -> None:
+        kids = sorted(enrolled(registry, key) for key in KEYS[:2])
+        other = enrolled(registry, KEYS[2], "g1-002")
+        unused = invite(registry, "g1-001", now_ns=NOW_NS)
+        of_other = invite(registry, "g1-002", now_ns=NOW_NS)
+        assert registry.revoke_robot("g1-001", now_ns=NOW_NS) == Revoked(tuple(kids), 1)
+        assert registry.robots() == {"g1-001": [], "g1-002": [other]}
+        with pytest.raises(Refused) as refused:
+            registry.enrol(unused, robot="g1-001", public_key=KEYS[3], now_ns=NOW_NS)
+        assert refused.value.code == "enrolment_revoked"
+        registry.enrol(of_other, robot="g1-002", public_key=KEYS[3], now_ns=NOW_NS)
+        assert registry.revoke_robot("g1-001", now_ns=NOW_NS) == Revoked((), 0)
+
+    def test_only_a_new_invitation_and_a_new_key_let_it_in_again(self, registry: Registry) -> None:
+        token = invite(registry, "g1-001", now_ns=NOW_NS)
+        registry.enrol(token, robot="g1-001", public_key=KEYS[0], now_ns=NOW_NS)
+        registry.revoke_robot("g1-001", now_ns=NOW_NS)
+        for given in (token, invite(registry, "g1-001", now_ns=NOW_NS)):
+            with pytest.raises(Refused) as refused:
+                registry.enrol(given, robot="g1-001", public_key=KEYS[0], now_ns=NOW_NS)
+            assert refused.value.code == "key_retired"
+        kid = enrolled(registry, KEYS[1])
+        assert registry.robots() == {"g1-001": [kid]}
+
+    def test_a_robot_with_nothing_but_an_invitation_is_known(self, registry: Registry) -> None:
+        assert registry.revoke_robot("g1-001", now_ns=NOW_NS) is None
+        invite(registry, "g1-001", now_ns=NOW_NS)
+        assert registry.revoke_robot("g1-001", now_ns=NOW_NS) == Revoked((), 1)
+
+    def test_a_revocation_that_was_cut_off_is_finished_by_its_repetition(
+        self, registry: Registry, bucket: Bucket
+    ) -> None:
+        kid = enrolled(registry, KEYS[0])
+        registry.revoke_robot("g1-001", now_ns=NOW_NS)
+        bucket.delete(f"registry/revoked/g1-001/{kid}")  # as if it had ended before its last step
+        registry.revoke_robot("g1-001", now_ns=NOW_NS)
+        assert bucket.names("registry/revoked") == [f"g1-001/{kid}"]
+
+    def test_a_key_that_is_let_in_meanwhile_ends_too(self, registry: Registry, bucket: Bucket) -> None:
+        old = enrolled(registry, KEYS[0])
+        within = Between(bucket, "registry/robots", lambda: registry.revoke(*("g1-001", old), now_ns=NOW_NS))
+        with pytest.raises(Refused) as refused:  # its signer ended after it signed, before the new key was there
+            Registry(within).add_key("g1-001", KEYS[1], signed_by=old, now_ns=NOW_NS)
+        assert refused.value.code == "unknown_key"
+        assert registry.robots() == {"g1-001": []}
+
+    def test_a_key_that_ends_the_one_that_let_it_in_goes_on(self, registry: Registry, bucket: Bucket) -> None:
+        """A robot's repeated request may be behind: the new key counts already, and has retired the old one."""
+        old, new = enrolled(registry, KEYS[0]), key_id(KEYS[1])
+        robot = Actor("robot", new, "g1-001")
+        within = Between(bucket, "registry/robots", lambda: registry.revoke("g1-001", old, now_ns=NOW_NS, actor=robot))
+        Registry(within).add_key("g1-001", KEYS[1], signed_by=old, now_ns=NOW_NS)
+        assert registry.robots() == {"g1-001": [new]}
+
+    def test_an_enrolment_that_is_under_way_does_not_survive(self, registry: Registry, bucket: Bucket) -> None:
+        token = invite(registry, "g1-001", now_ns=NOW_NS)
+        within = Between(bucket, "registry/enrolments", lambda: registry.revoke_robot("g1-001", now_ns=NOW_NS))
+        with pytest.raises(Refused) as refused:
+            Registry(within).enrol(token, robot="g1-001", public_key=KEYS[0], now_ns=NOW_NS)
+        assert refused.value.code == "key_retired"
+        assert registry.robots() == {"g1-001": []}
+
+    def test_no_key_counts_however_the_robot_goes_on_changing_it(self, registry: Registry) -> None:
+        """Many at once: each key lets the next one in, while the robot is revoked."""
+        keys = [public_bytes(Ed25519PrivateKey.generate().public_key()) for _ in range(12)]
+        kids = [enrolled(registry, KEYS[0]), *map(key_id, keys)]
+
+        def let_in(n: int) -> None:
+            with contextlib.suppress(Refused):
+                if registry.find_key("g1-001", kids[n]) is not None:  # what a route checks
+                    registry.add_key("g1-001", keys[n], signed_by=kids[n], now_ns=NOW_NS)
+
+        def chain() -> None:
+            for n in range(len(keys)):
+                let_in(n)
+
+        with ThreadPoolExecutor(4) as pool:
+            chains = [pool.submit(chain) for _ in range(3)]
+            revoked = pool.submit(registry.revoke_robot, "g1-001", now_ns=NOW_NS)
+            for work in [*chains, revoked]:
+                work.result(timeout=60)
+        assert registry.robots() == {"g1-001": []}
+
+
+def test_robots_are_listed_page_by_page(registry: Registry) -> None:
+    names = ["g1", "g1-001", "g1.5", "h1"]
+    kids = {name: enrolled(registry, key, name) for name, key in zip(names, KEYS, strict=True)}
+    assert registry.robots() == {name: [kid] for name, kid in kids.items()}
+    assert list(registry.robots(limit=2)) == names[:2]
+    assert list(registry.robots(after="g1-001", limit=5)) == names[2:]
+
+
+def test_what_cannot_be_read_lets_nobody_in(registry: Registry, bucket: Bucket) -> None:
+    kid = enrolled(registry, KEYS[0])
+    bucket.overwrite(f"registry/robots/g1-001/keys/{kid}.json", b"{")
+    with pytest.raises(StorageUnavailable, match="cannot be read"):
+        registry.find_key("g1-001", kid)
 
 
 class TestOverHttp:
