@@ -83,6 +83,7 @@ PROBLEMS = {
     "storage_unavailable": Problem(503, "The bucket cannot be reached; nothing is promised."),
 }
 
+MAX_DETAIL = 1000
 ANSWERED = (Refused, SignatureError, BadName, StorageUnavailable, RequestValidationError, HTTPException)
 
 
@@ -110,10 +111,15 @@ def problem_response(refused: Refused, *, retry_after_s: int) -> JSONResponse:
         "title": HTTPStatus(status).phrase,
         "status": status,
         "code": refused.code,
-        "detail": refused.detail,
+        "detail": _sentence(refused.detail),
         **refused.extra,
     }
     return JSONResponse(body, status, _headers(status, retry_after_s), PROBLEM_TYPE)
+
+
+def _sentence(text: str) -> str:
+    """Of bounded length, and fit to be sent: what a client said may be in it, even half of a surrogate pair."""
+    return text[:MAX_DETAIL].encode(errors="backslashreplace").decode()
 
 
 def _headers(status: int, retry_after_s: int) -> dict[str, str]:

@@ -114,6 +114,10 @@ def _lists(endpoint: str) -> bool:
     return True
 
 
+def new_lake(endpoint: str) -> Storage:
+    return _storage(endpoint, f"ingest-{next(_lakes)}")
+
+
 def _storage(endpoint: str, lake: str) -> Storage:
     settings = StorageSettings(
         endpoint_url=endpoint, access_key_id="test", secret_access_key="test-secret", url="s3://fleetfeed"
@@ -134,7 +138,7 @@ def refusal(response: requests.Response) -> tuple[int, str]:
 @pytest.fixture
 def storage(s3_endpoint: str) -> Storage:
     """An empty lake."""
-    return _storage(s3_endpoint, f"ingest-{next(_lakes)}")
+    return new_lake(s3_endpoint)
 
 
 @pytest.fixture
