@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
@@ -19,10 +19,12 @@ from dataset_catalog.errors import StorageError
 from dataset_catalog.storage import Storage
 from ingest_serve.errors import StorageUnavailable
 
+Value = TypeVar("Value")
+
 CREATE_ATTEMPTS = 5
 STREAM_CHUNK_BYTES = 1 << 20
 _JSON = {"Content-Type": "application/json"}
-_CLIENT = {"connect_timeout": "5s", "timeout": "60s"}
+_CLIENT = {"connect_timeout": "5s", "timeout": "30s"}
 _RETRY = {
     "max_retries": 3,
     "retry_timeout": timedelta(seconds=15),
@@ -79,7 +81,7 @@ class Bucket:
             if await self.create_async(key, body, attributes):
                 return None
             # S3 answers 409 while another write of the key is under way, and obstore cannot tell it from 412
-            head = await asyncio.to_thread(self.head, key)
+            head = await self.head_async(key)
             if head is not None:
                 return head
             await asyncio.sleep(0.05 * 2**attempt)
@@ -147,6 +149,14 @@ class Bucket:
         found = self._get(key, head=True)
         return None if found is None else _head(found)
 
+    async def head_async(self, key: str) -> Head | None:
+        """None if there is no such object. A caller may give up waiting: the request is dropped with it."""
+        with _storage_errors():
+            try:
+                return _head(await obstore.get_async(self._store, key, options={"head": True}))
+            except FileNotFoundError:
+                return None
+
     def folders(self, prefix: str) -> list[str]:
         """Names directly below a prefix that have something below them, in order."""
         with _storage_errors():
@@ -181,6 +191,15 @@ class Bucket:
                 return obstore.get(self._store, key, options={"head": head})
             except FileNotFoundError:
                 return None
+
+
+async def within(limit_s: float, awaited: Awaitable[Value]) -> Value:
+    """What the bucket says; `StorageUnavailable` where it says nothing for so long: it may still be done, or not."""
+    try:
+        async with asyncio.timeout(limit_s):
+            return await awaited
+    except TimeoutError as error:
+        raise StorageUnavailable(f"the bucket did not answer within {limit_s:g} s") from error
 
 
 def _s3_config(storage: Storage) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from dataset_catalog.storage import Storage
 from edge.wire import GAP_TYPE, Receipt, SegmentId
 from ingest_serve.body import check_form, check_gap
-from ingest_serve.bucket import Bucket
+from ingest_serve.bucket import Bucket, Value, within
 from ingest_serve.errors import Refused
 from ingest_serve.in_flight import InFlight
 from ingest_serve.lookups import ABSENT_S, KeyCache, TokenCache
@@ -63,7 +63,12 @@ class Replica:
         check_form(body, raw.content_type)
         if raw.content_type == GAP_TYPE:
             check_gap(body, seq=raw.segment.seq, start_ns=raw.start_ns, end_ns=raw.end_ns)
-        return self.receipt(await self.store.put_once(raw, body), raw.segment, sha256=raw.sha256)
+        outcome = await self.stored(self.store.put_once(raw, body))
+        return self.receipt(outcome, raw.segment, sha256=raw.sha256)
+
+    async def stored(self, storing: Awaitable[Value]) -> Value:
+        """What a write to the bucket came to. `StorageUnavailable` after `storage_timeout_s`: done perhaps, or not."""
+        return await within(self.settings.storage_timeout_s, storing)
 
     def receipt(self, outcome: Stored | AlreadyStored | Conflict, segment: SegmentId, *, sha256: str) -> Response:
         """201 or 200 with a receipt; `Refused("conflict")` where other bytes are stored."""

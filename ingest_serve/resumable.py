@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections.abc import Callable
+from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -24,6 +26,7 @@ from edge.wire import (
     upload_id,
 )
 from ingest_serve.body import read_upload
+from ingest_serve.bucket import within
 from ingest_serve.declared import (
     Target,
     check_piece_type,
@@ -41,9 +44,11 @@ from ingest_serve.errors import Refused, StorageUnavailable
 from ingest_serve.pieces import Creation, Unfinished
 from ingest_serve.raw_store import RawObject
 from ingest_serve.replica import Replica
+from ingest_serve.revocations import LOOKUP_LIMIT_S
 from ingest_serve.signature import signed_digest, signed_target
 
 log = logging.getLogger(__name__)
+Value = TypeVar("Value")
 
 
 class Resumable:
@@ -62,12 +67,12 @@ class Resumable:
         kid = await self._replica.signer(request, robot, digest=digest)
         _check_end(0, length, creation, complete=False)
         upload = upload_id(signed_target(request), creation.sha256)
-        stored = await asyncio.to_thread(self._replica.store.foresee, creation.segment, sha256=creation.sha256)
+        stored = await self._asked(self._replica.store.foresee, creation.segment, sha256=creation.sha256)
         if stored is not None:
             response = self._replica.receipt(stored, creation.segment, sha256=creation.sha256)
             await self._remove(robot, upload)  # what a replica that died after storing the whole has left
             return response
-        found = await asyncio.to_thread(self._pieces.find, robot, upload)
+        found = await self._asked(self._pieces.find, robot, upload)
         if found is None or not found.offset:
             found = await self._begin(request, upload, creation, kid, length=length)
         if found.creation.length != creation.length:
@@ -100,9 +105,9 @@ class Resumable:
         with self._replica.in_flight.hold(robot, length) as place:
             body = await read_upload(request, self._replica.in_flight, place, sha256=sha256)
             await self._replica.keys.check(robot, kid)  # it may have been revoked while the body came
-            await asyncio.to_thread(self._pieces.create, robot, upload, creation)
+            await self._asked(self._pieces.create, robot, upload, creation)
             if body:
-                await self._pieces.add(robot, upload, body, offset=0, sha256=sha256.hex())
+                await self._replica.stored(self._pieces.add(robot, upload, body, offset=0, sha256=sha256.hex()))
         return await self._find(robot, upload)
 
     async def offset(self, request: Request, robot: str, upload: str) -> Response:
@@ -118,7 +123,7 @@ class Resumable:
         check_robot(robot)
         await self._replica.signer(request, robot, digest=signed_digest(request))
         await self._find(robot, upload)
-        await asyncio.to_thread(self._pieces.remove, robot, upload)
+        await self._asked(self._pieces.remove, robot, upload)
         return Response(status_code=204)
 
     async def append(self, request: Request, robot: str, upload: str) -> Response:
@@ -136,9 +141,10 @@ class Resumable:
         with self._replica.in_flight.hold(robot, length) as place:
             body = await read_upload(request, self._replica.in_flight, place, sha256=sha256)
             await self._replica.keys.check(robot, kid)
-            if body and not await self._pieces.add(robot, upload, body, offset=offset, sha256=sha256.hex()):
+            adding = self._pieces.add(robot, upload, body, offset=offset, sha256=sha256.hex()) if body else None
+            if adding is not None and not await self._replica.stored(adding):
                 raise _mismatch(offset, expected=(await self._find(robot, upload)).offset)
-            del body
+            del body, adding
         found = found.longer(length)
         if not complete:
             return Response(status_code=204, headers=self._state(found))
@@ -149,24 +155,33 @@ class Resumable:
 
     async def _finish(self, upload: str, found: Unfinished, raw: RawObject) -> Response:
         """Make one raw object of the pieces, which go once nobody needs them: it is stored, or will never be."""
-        robot, complete = raw.segment.robot, {UPLOAD_COMPLETE_HEADER: "?1"}
+        robot = raw.segment.robot
+        try:
+            response = await self._replica.stored(self._joined(upload, found, raw))
+        except Refused as refused:
+            if refused.headers.get(UPLOAD_COMPLETE_HEADER) == "?1":
+                await self._remove(robot, upload)
+            raise
+        await self._remove(robot, upload)
+        response.headers[UPLOAD_COMPLETE_HEADER] = "?1"
+        return response
+
+    async def _joined(self, upload: str, found: Unfinished, raw: RawObject) -> Response:
+        """What storing the whole is answered; a refusal of the whole says that it is complete."""
+        robot = raw.segment.robot
         async with self._replica.in_flight.join(robot, raw.bytes):
             whole = await self._pieces.join(robot, upload, found.sizes)
             if whole is None:
                 raise _unknown(robot, upload)  # done or given up by another request meanwhile
             try:
                 await _check_whole(whole, raw.sha256)
-                response = await self._replica.store_whole(raw, whole)
+                return await self._replica.store_whole(raw, whole)
             except Refused as refused:
-                refused.headers.update(complete)
-                await self._remove(robot, upload)
+                refused.headers[UPLOAD_COMPLETE_HEADER] = "?1"
                 raise
-        await self._remove(robot, upload)
-        response.headers.update(complete)
-        return response
 
     async def _find(self, robot: str, upload: str) -> Unfinished:
-        found = await asyncio.to_thread(self._pieces.find, robot, upload)
+        found = await self._asked(self._pieces.find, robot, upload)
         if found is None:
             raise _unknown(robot, upload)
         return found
@@ -174,9 +189,13 @@ class Resumable:
     async def _remove(self, robot: str, upload: str) -> None:
         """Pieces that stay are only waste, which `fleetfeed ingest expire` clears: no reason for another answer."""
         try:
-            await asyncio.to_thread(self._pieces.remove, robot, upload)
+            await self._asked(self._pieces.remove, robot, upload)
         except StorageUnavailable as error:
             log.warning("pieces of upload %s of robot %s could not be removed: %s", upload, robot, error)
+
+    async def _asked(self, ask: Callable[..., Value], *what: object, **named: object) -> Value:
+        """What a blocking call of the bucket gives. Where it takes long, the robot hears of it before it gives up."""
+        return await within(LOOKUP_LIMIT_S, asyncio.to_thread(ask, *what, **named))
 
     def _max_bytes(self, creation: Creation) -> int:
         return max_bytes(self._replica.settings, kind=creation.kind, content_type=creation.content_type)

@@ -38,6 +38,9 @@ class IngestSettings(TableSettings):
     body_grace_s: float = Field(
         10.0, gt=0, description="So far a body may fall behind `min_body_rate`, say for a pause of the link."
     )
+    storage_timeout_s: float = Field(
+        20.0, gt=0, description="Longest time that S3 may take to store one body; then the robot gets 503."
+    )
     retry_after_s: int = Field(5, ge=1, description="What a 503 asks the robot to wait.")
     key_cache_s: float = Field(
         10.0,
