@@ -1,0 +1,135 @@
+"""A replica's memory under attack: the most that its process ever held is what it may, by its settings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from edge.segment import MAGIC
+from tests.faults.campaign import is_soak
+from tests.faults.hostile_clients import CHUNK, Address, Met, all_at_once, head, pushing
+from tests.faults.replica import Replicas, new_lake
+from tests.faults.storage_proxy import Asked, Hang, StorageProxy
+from tests.ingest_serve.conftest import Clock, Robot, Server, Upload
+
+MB = 1 << 20
+LARGEST = 64 * MB if is_soak() else 8 * MB
+CAP = 256 * MB if is_soak() else 32 * MB
+BODY_BYTES = CAP - max(LARGEST, CAP // 4)
+CONNECTIONS = 500 if is_soak() else 100
+LIMIT_S = 20.0 if is_soak() else 3.0
+PER_CONNECTION = 320 << 10  # uvicorn reads 64 KiB ahead, and what it gets in one piece on top of it
+OVERHEAD = 64 * MB
+ROBOTS = 32
+BODY = MAGIC + bytes(3 * MB) + MAGIC
+
+
+@dataclass
+class Watched:
+    """One replica in a process of its own, whose S3 goes by way of `proxy`."""
+
+    server: Server
+    proxy: StorageProxy
+    pid: int
+    robots: list[Robot]
+
+    @property
+    def address(self) -> Address:
+        return Address(*self.server.address)
+
+    def now(self, what: str = "VmRSS") -> int:
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{what}:"))
+
+    def most_while(self, attack: Callable[[], list[Met]]) -> tuple[int, list[Met]]:
+        """How much more than before its process held at the worst moment of an attack, in bytes; what clients met."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")  # the worst moment begins anew
+        before = self.now()
+        met = attack()
+        return self.now("VmHWM") - before, met
+
+
+@pytest.fixture(scope="module")
+def watched(s3_endpoint: str) -> Iterator[Watched]:
+    lake = new_lake(s3_endpoint)
+    settings = {"max_telemetry_bytes": LARGEST, "max_video_bytes": LARGEST, "max_bytes_in_flight": CAP}
+    with StorageProxy(s3_endpoint) as proxy, Replicas(lake, endpoint_url=proxy.url, settings=settings) as replicas:
+        pid = replicas.start()
+        server = Server(replicas.url, lake, Clock())
+        robots = [server.new_robot(f"g1-{number:03d}") for number in range(ROBOTS)]
+        assert robots[0].send(robots[0].upload(BODY, kind="video")).status_code == 201
+        yield Watched(server, proxy, pid, robots)
+
+
+def head_of(upload: Upload, **fields: str) -> bytes:
+    return head(upload.method, upload.target, {**upload.headers, **fields})
+
+
+def attack(
+    watched: Watched, openings: Sequence[bytes], *, bytes_each: int = 1 << 40, chunk: bytes = CHUNK
+) -> list[Met]:
+    """Each over a connection of its own: an opening, and then so many bytes as fast as they are taken."""
+    limits = {"limit_s": LIMIT_S, "bytes_max": bytes_each}
+    return all_at_once([pushing(watched.address, opening, chunk=chunk, **limits) for opening in openings])  # type: ignore[arg-type]
+
+
+UNSIGNED = {
+    "without a length": {"Transfer-Encoding": "chunked"},
+    "of a terabyte": {"Content-Length": str(1 << 40)},
+    "without a token": {"Content-Length": str(LARGEST)},
+    "by a stranger": {"Content-Length": str(LARGEST), "Authorization": "Bearer e30.e30.e30"},
+}
+
+
+@pytest.mark.parametrize("case", UNSIGNED)
+def test_a_body_that_nobody_may_send_fills_no_memory(watched: Watched, case: str) -> None:
+    upload = watched.robots[0].upload(kind="video").changed(Authorization=None)
+    openings = [head_of(upload, **UNSIGNED[case])] * CONNECTIONS
+    chunk = b"10000\r\n" + CHUNK + b"\r\n" if case == "without a length" else CHUNK
+    most, met = watched.most_while(lambda: attack(watched, openings, chunk=chunk))
+    assert most < OVERHEAD + CONNECTIONS * PER_CONNECTION
+    assert {one.status for one in met} & {401, 411, 413}
+    assert {one.status for one in met} <= {0, 401, 411, 413}  # 0: a reset came before the answer was read
+    assert all(one.closed for one in met)
+
+
+def test_more_bytes_than_were_declared_fill_no_memory(watched: Watched) -> None:
+    uploads = [robot.upload(seq=seq, kind="video") for robot in watched.robots for seq in (1, 2, 3)]
+    openings = [head_of(one, **{"Content-Length": str(len(one.body))}) + one.body for one in uploads]
+    most, met = watched.most_while(lambda: attack(watched, openings))
+    assert most < OVERHEAD + len(openings) * PER_CONNECTION
+    assert {one.status for one in met} & {201, 400}
+    assert all(one.closed for one in met)
+
+
+def test_bodies_that_come_while_a_key_is_looked_up_wait_outside(watched: Watched) -> None:
+    watched.proxy.schedule = stalled("GET")
+    strangers = [Robot(watched.server, f"h1-{number:03d}", watched.robots[0].key) for number in range(CONNECTIONS)]
+    openings = [head_of(one.upload(kind="video"), **{"Content-Length": str(LARGEST)}) for one in strangers]
+    most, met = watched.most_while(lambda: attack(watched, openings))
+    watched.proxy.heal()
+    assert most < OVERHEAD + CONNECTIONS * PER_CONNECTION
+    assert {one.status for one in met} <= {0, 503}
+
+
+def test_bodies_that_wait_for_a_stalled_s3_hold_no_more_than_they_may(watched: Watched) -> None:
+    """The last one, for the process keeps some of what it has held."""
+    watched.proxy.schedule = stalled("PUT")
+    uploads = [robot.upload(BODY, seq=seq, kind="video") for robot in watched.robots for seq in range(11, 19)]
+    openings = [head_of(one, **{"Content-Length": str(len(BODY))}) + BODY for one in uploads]
+    most, met = watched.most_while(lambda: attack(watched, openings, bytes_each=0))
+    watched.proxy.heal()
+    statuses = Counter(one.status for one in met)
+    assert statuses[503] + statuses[429] >= len(uploads) - BODY_BYTES // len(BODY)
+    assert statuses[201] == 0
+    assert BODY_BYTES // 2 < most < CAP + OVERHEAD + len(uploads) * PER_CONNECTION
+    robot = watched.robots[1]
+    assert robot.send(robot.upload(BODY, seq=100, kind="video")).status_code == 201
+
+
+def stalled(method: str) -> Callable[[Asked], Hang | None]:
+    return lambda asked: Hang() if asked.method == method else None
