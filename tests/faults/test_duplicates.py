@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
@@ -256,6 +256,7 @@ def test_duplicates_at_two_replicas_leave_the_first_bytes_of_each_segment(
         stateful_step_count=20,
         deadline=None,
         derandomize=not is_soak(),
+        phases=[Phase.generate, *([Phase.shrink] if is_soak() else [])],  # races do not shrink fast
         suppress_health_check=list(HealthCheck),
     )
     with way(storage) as replicas:
