@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress, track
 
-from edge import identity
+from edge import https, identity
 from edge.agent import Agent
 from edge.asked import Asked, ask
 from edge.errors import AgentRuns, EdgeError
@@ -168,11 +168,7 @@ def _run_once(agent: Agent, stop: threading.Event) -> None:
 
 
 def _session(settings: EdgeSettings) -> requests.Session:
-    session = requests.Session()
-    session.trust_env = False
-    if settings.ca_file:
-        session.verify = str(settings.ca_file)
-    return session
+    return https.prepare(requests.Session(), ca_file=settings.ca_file)
 
 
 def _settings(folder: Path | None, url: str | None) -> EdgeSettings:

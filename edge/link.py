@@ -10,8 +10,8 @@ from typing import Any
 
 import requests
 
+from edge import https, signing, wire
 from edge import identity as identities
-from edge import signing, wire
 from edge.answer import read_answer
 from edge.clock import ClockLog, ClockSample, boot_id
 from edge.errors import EdgeError
@@ -151,11 +151,8 @@ class Link:
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._sessions, "session", None)
         if session is None:
-            session = self._sessions.session = self._new_session()
-            session.trust_env = False
+            session = self._sessions.session = https.prepare(self._new_session(), ca_file=self._settings.ca_file)
             session.headers["Accept-Encoding"] = "identity"  # an answer is read as it comes
-            if self._settings.ca_file:
-                session.verify = str(self._settings.ca_file)
         return session
 
 

@@ -16,7 +16,7 @@ from typing import Literal
 
 import requests
 
-from edge import eviction, recovery, retry, wire
+from edge import eviction, https, recovery, retry, wire
 from edge.backlog import Backlog, Waiting
 from edge.errors import EdgeError, SpoolError, UploadError
 from edge.identity import Identity
@@ -184,7 +184,9 @@ class Uploader:
         try:
             return self._send(stem)
         except requests.RequestException as error:
-            if not self._stop.is_set():  # else a paced body was told to end
+            if (why := https.distrust(error)) is not None:
+                self.alarm(f"{self._settings.url} shows a certificate that is not to be trusted: {why}")
+            elif not self._stop.is_set():  # else a paced body was told to end
                 self._piece_bytes = max(SMALLEST_PIECE, self._piece_bytes // 2)
             return self._later(f"{type(error).__name__}: {error}", is_link=True)
         except OSError as error:
