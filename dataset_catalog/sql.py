@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from dataset_catalog.errors import QueryError
 
-_SEALED = {
+SEALED = {
     "enable_external_access": "false",
     "autoload_known_extensions": "false",
     "autoinstall_known_extensions": "false",
@@ -69,8 +69,8 @@ def quote(identifier: str) -> str:
 
 def _config(bounds: Bounds | None) -> dict[str, str]:
     if bounds is None:
-        return _SEALED
-    return {**_SEALED, "memory_limit": f"{bounds.memory_bytes}B", "threads": str(bounds.threads)}
+        return SEALED
+    return {**SEALED, "memory_limit": f"{bounds.memory_bytes}B", "threads": str(bounds.threads)}
 
 
 @contextmanager

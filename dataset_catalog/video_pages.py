@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from dataset_catalog.predicate import check_predicate
 from dataset_catalog.sql import Bounds, View, query
 from dataset_catalog.storage import Storage
 from dataset_catalog.tables import open_table
@@ -40,8 +41,9 @@ def find_page(
 ) -> tuple[list[dict[str, Any]], Place | None]:
     """At most `limit` rows behind `after`, and the place to go on from; None: there are no more.
 
-    Raises `QueryError` for a predicate that cannot be run within the bounds.
+    Raises `QueryError` for a predicate that `check_predicate` does not allow, or that cannot be run within the bounds.
     """
+    check_predicate(search.where or "true")
     segments = View("segments", open_table(storage, SEGMENTS, manifest, "segments"))
     given = (search.robot, search.stream, search.start_ns, search.end_ns)
     parameters = [value for value in given for _ in range(2)]

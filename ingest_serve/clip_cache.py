@@ -7,6 +7,7 @@ no process has locked is left of a crash and goes.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -44,7 +45,7 @@ class ClipCache:
         Raises `CacheFull` where the room is being written to, and whatever `make` raises.
         """
         make_private(self._folder)
-        with self._reserved(name, size) as (part, file):
+        with _full_disk_told(), self._reserved(name, size) as (part, file):
             make(file)
             if file.tell() > size:
                 raise IngestError(f"{name} has {file.tell()} bytes, at most {size} were expected")
@@ -97,6 +98,16 @@ def make_private(folder: Path) -> None:
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise IngestError(f"{folder} must be a folder that belongs to this user alone, mode 700")
+
+
+@contextmanager
+def _full_disk_told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise CacheFull(f"the disk of the clips is full: {error}") from error
 
 
 def _remove_dead(part: Path) -> None:

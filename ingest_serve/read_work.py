@@ -19,8 +19,8 @@ _END = object()
 class Workers:
     """At most `at_once` reads; who gets no turn within a few seconds is told to come again."""
 
-    def __init__(self, at_once: int, *, wait_s: float = WAIT_S) -> None:
-        self._at_once, self._wait_s = at_once, wait_s
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
         self._free = asyncio.Semaphore(at_once)
         self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="read")
 
@@ -28,7 +28,7 @@ class Workers:
     async def hold(self) -> AsyncIterator[None]:
         """Raises `Refused("busy")`."""
         try:
-            async with asyncio.timeout(self._wait_s):
+            async with asyncio.timeout(WAIT_S):
                 await self._free.acquire()
         except TimeoutError as error:
             raise Refused("busy", f"{self._at_once} reads are under way, no more go at once") from error

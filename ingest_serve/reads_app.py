@@ -96,8 +96,12 @@ def _as_refused(request: Request, error: Exception) -> Refused:
             log.warning("%s: %s", request.url.path, error)
             return Refused("storage_unavailable", "the storage cannot be reached; ask again")
         case CacheFull():
+            log.warning("%s: %s", request.url.path, error)
             return Refused("busy", str(error))
-    return as_refused(error)
+    refused = as_refused(error)
+    if refused.code == "internal_error":
+        log.error("%s failed: %s", request.url.path, error)
+    return refused
 
 
 def _playlist_of(request: Request) -> str:
