@@ -18,6 +18,8 @@ import pytest
 import requests
 
 from edge.segment import MAGIC
+from fleetfeed.demo.work import storage_of
+from fleetfeed.stack import StackInfo
 from tests.faults.campaign import is_soak
 from tests.faults.hostile_clients import Address, Met, all_at_once, head, silent, trickling
 from tests.faults.replica import Replicas, new_lake
@@ -64,6 +66,15 @@ def attacked(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         robots = [server.new_robot(f"slow-{number:03d}") for number in range(-(-EACH // BODIES_PER_ROBOT))]
         with running_front(server.address[1], tmp_path_factory.mktemp("front"), **limits) as (url, ca_file):
             yield Attacked(server, url, ca_file, robots)
+
+
+@pytest.fixture
+def attacked_stack(stack: StackInfo, tmp_path: Path) -> Iterator[Attacked]:
+    """The same under Serve, with its defaults."""
+    server = Server(stack.http_url, storage_of(stack), Clock())
+    robots = [server.new_robot(f"slow-{number:03d}") for number in range(-(-EACH // BODIES_PER_ROBOT))]
+    with running_front(server.address[1], tmp_path, connections_per_source=4096, requests_per_source=100_000) as front:
+        yield Attacked(server, *front, robots)
 
 
 @dataclass
@@ -136,6 +147,16 @@ def body_opening(robot: Robot, *, seq: int, sent: int = 1000) -> bytes:
 
 
 def test_many_slow_clients_are_closed_in_time_and_the_healthy_hardly_notice(attacked: Attacked) -> None:
+    assert_borne(attacked)
+
+
+@pytest.mark.stack
+@pytest.mark.skipif(not is_soak(), reason="a soak's: the limits of a deployment take their time")
+def test_many_slow_clients_are_closed_in_time_under_serve_too(attacked_stack: Attacked) -> None:
+    assert_borne(attacked_stack)
+
+
+def assert_borne(attacked: Attacked) -> None:
     healthy = Healthy(attacked, "patient")
     with healthy.uploading():
         met = all_at_once([*slow_headers(attacked), *slow_bodies(attacked)])

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.uploader import SMALLEST_PIECE
 from ingest_serve.errors import Refused
 from ingest_serve.in_flight import (
     FIRST_WINDOW_BYTES,
@@ -24,6 +25,7 @@ from ingest_serve.in_flight import (
     InFlight,
     Place,
 )
+from ingest_serve.settings import IngestSettings
 
 MB = 1 << 20
 
@@ -168,6 +170,16 @@ class TestSlow:
             while place.arrived < MB:
                 in_flight.take(place, bytes(min(1000, MB - place.arrived)))
                 look(in_flight, times=1)
+            assert place.cut is None
+
+    @in_a_loop
+    async def test_the_slowest_link_passes_by_what_is_set(self) -> None:
+        """64 kbit/s for two uploads of the smallest pieces at once; TLS hands over 16 KiB at a time."""
+        in_flight = InFlight(IngestSettings().bounds())
+        with in_flight.hold("a", SMALLEST_PIECE) as place:
+            for _ in range(4):
+                look(in_flight, times=int(16384 / 3500 / LOOK_S))
+                in_flight.take(place, bytes(16384))
             assert place.cut is None
 
     @in_a_loop

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import itertools
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from edge.wire import MCAP_TYPE, SegmentId
 from ingest_serve.bucket import Bucket, Entry
 from ingest_serve.errors import DamagedObject, StorageUnavailable
-from ingest_serve.pieces import Creation, Pieces, Unfinished, _chain
+from ingest_serve.pieces import JOIN_READS, Creation, Pieces, Unfinished, _chain
 from ingest_serve.raw_store import RawStore
 
 RECORDING = "01J00000000000000000000000"
@@ -144,6 +145,61 @@ def test_only_uploads_that_nobody_goes_on_with_expire(pieces: Pieces, bucket: Bu
     assert pieces.expire(before_ns=now_ns + 3600 * 10**9) == 1
     assert bucket.names("uploads") == []
     assert pieces.expire(before_ns=now_ns + 3600 * 10**9) == 0
+
+
+def test_an_upload_that_goes_on_while_the_others_are_listed_does_not_expire(
+    pieces: Pieces, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All had been listed as old; before this one is removed, it has a new piece."""
+    pieces.create("g1-001", ID, CREATION)
+    add(pieces, b"0123", 0)
+    now_ns = time.time_ns() + 3600 * 10**9
+    entries = bucket.entries
+
+    def listed_long_ago(prefix: str) -> list[Entry]:
+        return [replace(entry, modified_ns=now_ns - 1 if prefix == "uploads" else now_ns) for entry in entries(prefix)]
+
+    monkeypatch.setattr(bucket, "entries", listed_long_ago)
+    assert pieces.expire(before_ns=now_ns) == 0
+    assert pieces.find("g1-001", ID) == Unfinished(CREATION, (4,))
+
+
+def test_pieces_are_read_several_at_a_time(pieces: Pieces, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once, most = 0, 0
+
+    async def read_into(key: str, target: memoryview) -> bool:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0)
+        target[:] = key[-1:].encode() * len(target)
+        at_once -= 1
+        return True
+
+    monkeypatch.setattr(bucket, "read_into", read_into)
+    whole = asyncio.run(pieces.join("g1-001", ID, (1,) * 30))
+    assert whole == b"0123456789" * 3
+    assert most == JOIN_READS
+
+
+def test_a_join_that_fails_ends_all_that_it_had_begun(
+    pieces: Pieces, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def read_into(key: str, target: memoryview) -> bool:
+        if key.endswith("3"):
+            raise StorageUnavailable("connection refused")
+        await asyncio.sleep(0.01)
+        target[:] = b"x" * len(target)  # a view that was released would not take it
+        return True
+
+    monkeypatch.setattr(bucket, "read_into", read_into)
+    with pytest.raises(StorageUnavailable):
+        asyncio.run(pieces.join("g1-001", ID, (1,) * 30))
+
+
+@pytest.mark.parametrize(("offset", "most"), [(0, 64), (64, 64), (1 << 20, 128), (1 << 26, 4096)])
+def test_small_pieces_are_few_and_those_of_robots_are_not_small(offset: int, most: int) -> None:
+    assert Unfinished(CREATION, (offset,)).max_pieces == most
 
 
 @pytest.mark.parametrize("upload", ["", "..", ID.upper(), ID[:-1], ID + "0", f"../g1-002/{ID}", ID + "\n"])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import itertools
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -14,9 +17,10 @@ from edge import wire
 from edge.segment import MAGIC
 from ingest_serve.bucket import Bucket
 from ingest_serve.errors import StorageUnavailable
+from ingest_serve.pieces import Pieces
 from ingest_serve.raw_store import RawObject, RawStore
 from ingest_serve.settings import IngestSettings
-from tests.ingest_serve.conftest import RECORDING, Robot, Server, refusal, serve
+from tests.ingest_serve.conftest import RECORDING, Robot, Server, refusal, serve, wait_until
 from tests.ingest_serve.resuming import BODY, SIZE, Resuming, digest_of, half_sent
 
 KEY = f"raw/g1-001/{RECORDING}/telemetry/0000000000"
@@ -333,6 +337,53 @@ async def unreachable(*_: object, **__: object) -> bool:
 
 def unreachable_now(*_: object) -> None:
     raise StorageUnavailable("connection refused")
+
+
+class TestExpiry:
+    """`fleetfeed ingest expire` may come at any moment of an upload; the robot does as after every 404."""
+
+    def test_an_upload_that_is_removed_between_two_pieces_begins_anew(self, server: Server, upload: Resuming) -> None:
+        upload.create(BODY[:100])
+        assert expire_all(server) == 1
+        assert refusal(upload.append(100, 200)) == (404, "upload_unknown")
+        assert upload.create(BODY[:100]).json()["offset"] == 100
+        assert_stored_alone(server, upload, upload.append(100, SIZE, complete=True))
+
+    @pytest.mark.parametrize("complete", [False, True])
+    def test_an_upload_that_is_removed_while_a_piece_comes_is_stored_whole_or_begins_anew(
+        self, held: Callable[[], int], server: Server, upload: Resuming, complete: bool
+    ) -> None:
+        upload.create(BODY[:100])
+        piece = upload.piece(100, SIZE, complete=complete)
+        with half_sent(piece, server, sent=10) as connection:
+            wait_until(lambda: held() > 0, limit_s=20)  # it knows where the upload stands, and has begun to read
+            assert expire_all(server) == 1
+            connection.sendall(piece.body[10:])
+            answer = connection.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 404" if complete else b"HTTP/1.1 204")
+        assert upload.offset() is None  # the robot asks, or its next piece is answered 404: it creates anew
+        assert upload.create(BODY[:100]).json()["offset"] == SIZE  # the piece that came last had stayed
+        assert_stored_alone(server, upload, upload.append(SIZE, SIZE, complete=True))
+
+    def test_an_upload_that_is_removed_while_its_pieces_are_joined_begins_anew(
+        self, server: Server, upload: Resuming, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        upload.create(BODY[:100])
+        join = Pieces.join
+
+        async def late(*arguments: object) -> object:
+            await asyncio.to_thread(expire_all, server)
+            return await join(*arguments)  # type: ignore[arg-type]
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Pieces, "join", late)
+            assert refusal(upload.append(100, SIZE, complete=True)) == (404, "upload_unknown")
+        upload.create(BODY[:100])
+        assert_stored_alone(server, upload, upload.append(100, SIZE, complete=True))
+
+
+def expire_all(server: Server) -> int:
+    return Pieces(server.bucket).expire(before_ns=time.time_ns() + 3600 * 10**9)
 
 
 class TestConcurrency:
