@@ -16,6 +16,7 @@ from dataset_catalog.contents import Camera, Column, Contents
 from dataset_catalog.errors import NotFound, QueryError
 from dataset_catalog.filters import matching
 from dataset_catalog.selection import Run, Selection, part_of
+from dataset_catalog.statistics import Statistics
 from dataset_catalog.tables import contains
 from dataset_catalog.versions import DATASETS, Manifest
 
@@ -72,7 +73,7 @@ class Dataset:
         return self._contents.cameras
 
     def table(self, name: str) -> Any:
-        """The whole table `steps`, `series`, `gops` or `episodes`, as a `lance.LanceDataset` at this version."""
+        """A whole table of the dataset, such as `steps`, as a `lance.LanceDataset` at this version."""
         return self._contents.table(name)
 
     @cached_property
@@ -96,6 +97,23 @@ class Dataset:
         step = rows["step"].to_numpy()
         order = np.lexsort((step, place))
         return rows.take(order[self.selection.covers(place[order], step[order])])
+
+    def statistics(self, column: str) -> Statistics:
+        """Of a numeric column over the selected episodes, whole: each element's mean, std, least, greatest, quantiles.
+
+        Of the train split's they are what to normalize by. Raises `NotFound` for another name, for a selection
+        without an episode, and for episodes that an older release aligned.
+        """
+        if column not in self.columns:
+            raise NotFound(f"{self.name} v{self.version} has no column {column!r}; it has {sorted(self.columns)}")
+        ids = self.selection.episode_ids
+        chosen = f"{contains('column', [column])} AND {contains('episode_id', ids)}"
+        rows = self.table("statistics").to_table(filter=chosen).to_pylist()
+        if len(rows) != len(ids) or not rows:
+            raise NotFound(
+                f"{self.name} v{self.version} has statistics of {len(rows)} of {len(ids)} episodes: align anew"
+            )
+        return Statistics.join(map(Statistics.from_row, sorted(rows, key=lambda row: str(row["episode_id"]))))
 
     def select(
         self,

@@ -88,6 +88,21 @@ SERIES = pa.schema(
     ]
 )
 
+# One row an episode and numeric column: what joins to the statistics of any selection, element by element.
+STATISTICS = pa.schema(
+    [
+        ("episode_id", pa.string()),
+        ("column", pa.string()),
+        ("count", pa.list_(pa.int64())),  # finite values
+        ("mean", pa.list_(pa.float64())),
+        ("m2", pa.list_(pa.float64())),  # sum of squared deviations from the mean
+        ("min", pa.list_(pa.float64())),
+        ("max", pa.list_(pa.float64())),
+        # histograms of logarithmic bins: dataset_catalog/statistics.py
+        ("bins", pa.list_(pa.struct([("keys", pa.list_(pa.int32())), ("counts", pa.list_(pa.int64()))]))),
+    ]
+)
+
 # One row a GOP as it was encoded. Payload: the packets one after the other, cut by packet_bytes.
 GOPS = pa.schema(
     [

@@ -29,7 +29,7 @@ app = typer.Typer(
 JOBS = {
     "index_segments": "Raw segments → lake/segments; every frame is decoded once, what is damaged is quarantined.",
     "load_telemetry": "Telemetry segments → lake/telemetry/<topic>, one table a topic at its native rate.",
-    "align_frames": "An align spec and whole episodes → datasets/<name>: steps, series, gops, episodes.",
+    "align_frames": "An align spec and whole episodes → datasets/<name>: steps, series, gops, statistics, episodes.",
     "maintain": "Keeps the lake fast and small: compaction, indices, old versions, abandoned uploads.",
 }
 SPEC_HELP = "Align spec (TOML), for align_frames; or the name of one that comes with us."

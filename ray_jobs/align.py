@@ -11,6 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dataset_catalog.sampling import Sampled, nearest_index, sample
+from dataset_catalog.schema import STATISTICS
+from dataset_catalog.statistics import Statistics
 from ray_jobs.align_spec import AlignSpec
 from ray_jobs.episodes import Episode
 from ray_jobs.series import Series
@@ -88,6 +90,16 @@ def series_batch(schema: pa.Schema, episode: Episode, series: Mapping[str, Serie
     names = [name for name, one in parts for _ in range(len(one.t_ns))]
     arrays = [pa.array([episode.episode_id] * len(t_ns)), pa.array(names, pa.string()), pa.array(t_ns)]
     return pa.RecordBatch.from_arrays([*arrays, pa.array(values, pa.list_(pa.float32()))], schema=schema)
+
+
+def statistics_batch(episode: Episode, series: Mapping[str, Series]) -> pa.RecordBatch:
+    """The episode's rows of `statistics`: of its readings, without those that only its tolerance reaches."""
+    own = {name: one.within(episode.start_ns, episode.end_ns) for name, one in sorted(series.items())}
+    rows = [
+        {"episode_id": episode.episode_id, "column": name, **Statistics.of(one.values).as_row()}
+        for name, one in own.items()
+    ]
+    return pa.RecordBatch.from_pylist(rows, schema=STATISTICS)
 
 
 def _column_arrays(name: str, taken: Sampled) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What one task of align_frames does: the rows of its episodes for all four tables, written as fragments."""
+"""What one task of align_frames does: the rows of its episodes for all tables, written as fragments."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 import pyarrow as pa
 
 from dataset_catalog import versions
-from dataset_catalog.schema import EPISODES, GOPS, SERIES
+from dataset_catalog.schema import EPISODES, GOPS, SERIES, STATISTICS
 from dataset_catalog.storage import Storage
 from edge.segment import read_messages
 from ingest_serve.raw_store import RawStore
 from ray_jobs import publish
-from ray_jobs.align import Frames, series_batch, steps_batch
+from ray_jobs.align import Frames, series_batch, statistics_batch, steps_batch
 from ray_jobs.align_spec import AlignSpec
 from ray_jobs.cluster import Item, Part
 from ray_jobs.episodes import Episode, overlaps
@@ -125,7 +125,7 @@ def align_batch(storage: Storage, spec: AlignSpec, items: Sequence[Item]) -> Par
 def _write(
     storage: Storage, spec: AlignSpec, found: Sequence[tuple[EpisodeReader, dict[str, Series]]], fidelity: Fidelity
 ) -> dict[str, Written]:
-    """The fragments of all four tables; video first, as steps point to its frames."""
+    """The fragments of all tables; video first, as steps point to its frames."""
     write = partial(publish.write, storage, f"{versions.DATASETS}/{spec.name}")
     frames: dict[str, dict[str, Frames]] = {}
     gops = write("gops", GOPS, _gop_batches(spec, [reader for reader, _ in found], frames, fidelity))
@@ -137,6 +137,7 @@ def _write(
     return {
         "gops": gops,
         "series": write("series", SERIES, [series_batch(SERIES, reader.episode, series) for reader, series in found]),
+        "statistics": write("statistics", STATISTICS, [statistics_batch(one.episode, series) for one, series in found]),
         "steps": write("steps", spec.steps_schema, steps),
         "episodes": write("episodes", EPISODES, pa.Table.from_pylist(episodes, schema=EPISODES).to_batches()),
     }

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from dataset_catalog import versions
-from dataset_catalog.schema import EPISODES, GOPS, SERIES
+from dataset_catalog.schema import EPISODES, GOPS, SERIES, STATISTICS
 from dataset_catalog.storage import Storage
 from dataset_catalog.versions import Manifest
 from ray_jobs import publish
@@ -90,7 +90,13 @@ def _align(
 
 
 def _schemas(spec: AlignSpec) -> dict[str, pa.Schema]:
-    return {"steps": spec.steps_schema, "series": SERIES, "gops": GOPS, "episodes": EPISODES}
+    return {
+        "steps": spec.steps_schema,
+        "series": SERIES,
+        "gops": GOPS,
+        "statistics": STATISTICS,
+        "episodes": EPISODES,
+    }
 
 
 def _check_same_spec(spec: AlignSpec, published: Manifest | None) -> None:

@@ -20,6 +20,7 @@ from hypothesis import settings
 from dataset_catalog import schema, versions
 from dataset_catalog.catalog import Catalog
 from dataset_catalog.sampling import nearest_index, sample
+from dataset_catalog.statistics import Statistics
 from dataset_catalog.storage import Storage
 from dataset_catalog.versions import Manifest
 
@@ -79,6 +80,11 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     write_segments(storage)
     write_telemetry(storage)
     return Lake(storage, {episode.episode_id: episode for episode in episodes})
+
+
+@pytest.fixture
+def readings_of() -> Any:
+    return readings
 
 
 @pytest.fixture
@@ -172,7 +178,7 @@ def decode_all(rows: list[dict[str, Any]]) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def write_dataset(storage: Storage, name: str, batches: list[list[Episode]]) -> None:
-    """Each batch of episodes appended to the four tables, and a manifest for it."""
+    """Each batch of episodes appended to its tables, and a manifest for it."""
     chain = f"{versions.DATASETS}/{name}"
     for n, episodes in enumerate(batches, 1):
         tables = {
@@ -180,6 +186,7 @@ def write_dataset(storage: Storage, name: str, batches: list[list[Episode]]) -> 
             "steps": steps_table(episodes),
             "series": series_table(episodes),
             "gops": gops_table([row for e in episodes for row in e.gops]),
+            "statistics": statistics_table(episodes),
         }
         published = {table: append(storage, chain, table, rows) for table, rows in tables.items()}
         versions.publish(storage, chain, Manifest(n, published, created_ns=T0 + n))
@@ -235,6 +242,20 @@ def series_table(episodes: list[Episode]) -> pa.Table:
         for t, value in series
     ]
     return pa.Table.from_pylist(rows, schema=schema.SERIES)
+
+
+def statistics_table(episodes: list[Episode]) -> pa.Table:
+    rows = [
+        {"episode_id": e.episode_id, "column": name, **Statistics.of(readings(e, name)).as_row()}
+        for e in episodes
+        for name in e.series
+    ]
+    return pa.Table.from_pylist(rows, schema=schema.STATISTICS)
+
+
+def readings(e: Episode, column: str) -> np.ndarray:
+    """What the episode has of a column between its ends."""
+    return np.array([value for t, value in e.series[column] if e.start_ns <= t < e.end_ns])
 
 
 def gops_table(rows: list[dict[str, Any]]) -> pa.Table:

@@ -58,7 +58,7 @@ def test_sql_reaches_every_table_under_its_documented_name(lake: Any) -> None:
     assert one('SELECT count(DISTINCT "column") AS n FROM pick.series') == {"n": 3}
     assert one("SELECT count(*) AS n FROM pick.gops")["n"] > 30
     assert "payload" not in lake.catalog.sql("SELECT * FROM pick.gops LIMIT 1").schema.names
-    assert len(lake.catalog.sql("SHOW ALL TABLES")) == 7
+    assert len(lake.catalog.sql("SHOW ALL TABLES")) == 8
 
 
 @pytest.mark.parametrize(

@@ -173,3 +173,28 @@ def test_selections_behave_like_lists_of_steps(a: list[Any], b: list[Any]) -> No
     for place, name in enumerate(one.episode_ids):
         covered = steps[one.covers(np.full(200, place), steps)].tolist()
         assert covered == [step for ep, step in members(one) if ep == name]
+
+
+def test_statistics_are_those_of_the_selected_episodes_alone(lake: Any, readings_of: Any) -> None:
+    dataset = lake.catalog.dataset("pick", version=2)
+    for chosen in (
+        dataset,
+        dataset.select(tasks=["wave"]),
+        dataset.select(episodes=["e1"]),
+        dataset.select(where="step < 3"),
+    ):
+        values = np.concatenate([readings_of(lake.episodes[one], "state") for one in chosen.selection.episode_ids])
+        found = chosen.statistics("state")
+        assert found.count.tolist() == [len(values)] * 3
+        np.testing.assert_allclose(found.mean, values.mean(axis=0), rtol=1e-5)
+        np.testing.assert_allclose(found.std, values.std(axis=0), rtol=1e-5)
+        true = np.sort(values, axis=0)[int(0.99 * (len(values) - 1))]
+        np.testing.assert_allclose(found.quantile(0.99), true, rtol=0.0101)
+
+
+def test_statistics_of_what_is_not_there_are_refused(lake: Any) -> None:
+    dataset = lake.catalog.dataset("pick")
+    with pytest.raises(NotFound, match=r"no column 'head'; it has \['action', 'state', 'torso'\]"):
+        dataset.statistics("head")
+    with pytest.raises(NotFound, match="0 of 0 episodes"):
+        dataset.select(where="step > 1000").statistics("state")

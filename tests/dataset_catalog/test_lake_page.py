@@ -22,6 +22,7 @@ SCHEMAS = {
     "steps": schema.steps_schema({"c": 2}, ["v"]),
     "series": schema.SERIES,
     "gops": schema.GOPS,
+    "statistics": schema.STATISTICS,
     "episodes": schema.EPISODES,
 }
 TELEMETRY_OWN = ["robot_id", "recording_id", "stream", "seq", "t_ns", "sequence"]
