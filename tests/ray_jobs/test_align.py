@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_jobs.align import Frames, rate_times, steps_batch
+from dataset_catalog.statistics import Statistics
+from ray_jobs.align import Frames, rate_times, statistics_batch, steps_batch
 from ray_jobs.align_spec import AlignSpec, Column
 from ray_jobs.episodes import Episode
 from ray_jobs.errors import SpecError
@@ -125,3 +126,12 @@ def test_steps_take_what_is_in_tolerance_and_null_otherwise() -> None:
     assert [(row["cam_gop"], row["cam_k"], row["cam_age_ns"]) for row in found] == [(0, 0, 0), (1, 0, 0), (None,) * 3]
     empty = steps_batch(episode, spec, {"state": series}, {"cam": Frames("original")}).to_pylist()
     assert all(row["cam_gop"] is None for row in empty)
+
+
+def test_statistics_leave_out_what_only_the_tolerance_reaches() -> None:
+    series = Series(np.array([-5, 0, 50, 99, 100]), np.array([[9], [1], [2], [6], [9]], np.float32), None)
+    episode = Episode("E", "r", "REC", "", None, None, 0, 100)
+    (row,) = statistics_batch(episode, {"state": series}).to_pylist()
+    assert (row["episode_id"], row["column"]) == ("E", "state")
+    found = Statistics.from_row(row)
+    assert (found.count[0], found.mean[0], found.min[0], found.max[0]) == (3, 3, 1, 6)
