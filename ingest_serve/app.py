@@ -5,7 +5,6 @@ A handler checks everything it can before it reads the body, and acknowledges on
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
 import secrets
@@ -19,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dataset_catalog.storage import Storage
 from edge.wire import REQUEST_ID_HEADER, SERVER_TIME_HEADER
 from ingest_serve import admin, openapi, reads
+from ingest_serve.bucket import within
 from ingest_serve.errors import StorageUnavailable
 from ingest_serve.gate import Gate
 from ingest_serve.keys import Keys
@@ -27,6 +27,7 @@ from ingest_serve.read_settings import ReadSettings
 from ingest_serve.reads_app import create_reads
 from ingest_serve.replica import Clock, Replica
 from ingest_serve.resumable import Resumable
+from ingest_serve.revocations import LOOKUP_LIMIT_S
 from ingest_serve.settings import IngestSettings
 from ingest_serve.strict import StrictRoute
 from ingest_serve.uploads import Uploads
@@ -50,7 +51,7 @@ class Health:
 
     async def readyz(self) -> Response:
         """The bucket answers too."""
-        await asyncio.to_thread(self._replica.bucket.names, "readyz")
+        await within(LOOKUP_LIMIT_S, self._replica.bucket.names_async("readyz"))
         return JSONResponse({"status": "ok"})
 
 

@@ -19,7 +19,6 @@ from edge import signing, wire
 from edge.segment import MAGIC
 from ingest_serve.pieces import Creation
 from ingest_serve.registry import Registry, invite
-from ingest_serve.settings import IngestSettings
 from tests.faults.flipped_requests import Right, as_bytes, bits, send_flipped
 from tests.ingest_serve.conftest import RECORDING, START_NS, Robot, Upload, serve
 from tests.ingest_serve.conftest import storage as storage
@@ -158,7 +157,7 @@ REQUESTS: dict[str, tuple[Callable[[Sender], tuple[Upload, str]], int]] = {
 @pytest.mark.parametrize("name", REQUESTS)
 def test_a_request_of_which_a_bit_has_changed_stores_nothing_wrong(storage: Any, name: str) -> None:
     make, test = REQUESTS[name]
-    with serve(storage, IngestSettings(body_grace_s=2)) as server:
+    with serve(storage) as server:
         sender = Sender(server.new_robot())
         sender.may_enrol(sender.robot.name, sender.robot.key)
         length = len(as_bytes(make(sender)[0], server))
