@@ -53,7 +53,8 @@ NAMES: dict[str, Schema] = {
     "TimeNs": _whole(MAX_TIME_NS, 1760000000000000000, "Nanoseconds since the Unix epoch."),
     "Time": {
         "type": "string",
-        "maxLength": 64,
+        "pattern": "^([0-9]{1,19}|[0-9]{4}-[0-9]{2}-[0-9]{2}"
+        "(T[0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,9})?)?(Z|[+-][0-9]{2}:[0-9]{2})?)?)$",
         "description": "A whole number of ns since the Unix epoch, or ISO 8601 (UTC where it names no zone).",
         "examples": ["1760000000000000000", "2026-01-01T00:00:00Z"],
     },

@@ -14,12 +14,14 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from select import select
 
 from edge import wire
 from ingest_serve.problems import PROBLEMS
 from tests.ingest_serve.conftest import Server
 
 LIMIT_S = 20.0  # of waiting for an answer
+PATIENCE_S = 0.1
 NOT_HTTP = b"Invalid HTTP request received."  # uvicorn's own answer, before the application
 _TRACE = re.compile(r"Traceback|File \"|site-packages|Error\(")
 
@@ -63,11 +65,14 @@ class Onlooker:
     records: list[logging.LogRecord] = field(default_factory=list)
 
     def send(self, raw: bytes, *, cut: bool = False) -> Answer | None:
-        """The first answer to these bytes; None if the server closed without one. `cut`: nothing more will come."""
+        """The first answer to these bytes; None if the server closed without one. `cut`: nothing more will come.
+
+        That is told to the server once it has not answered for a moment, since then it has perhaps not all it needs.
+        """
         with socket.create_connection(self.server.address, timeout=LIMIT_S) as connection:
             try:
                 connection.sendall(raw)
-                if cut:
+                if cut and not select([connection], [], [], PATIENCE_S)[0]:
                     connection.shutdown(socket.SHUT_WR)
             except OSError:
                 pass  # closed before it had all of it: what it said is read all the same
