@@ -120,7 +120,7 @@ class RawStore:
         outcome = _compare(raw.segment, raw.sha256, head)
         if isinstance(outcome, Conflict):
             kept_at = f"{raw.key.replace('raw/', 'conflicts/', 1)}/{raw.sha256}"
-            await self._bucket.create_async(kept_at, body, raw.attributes())
+            await self._bucket.create_or_head(kept_at, body, raw.attributes())  # another writer of it may still fail
             return replace(outcome, kept_at=kept_at)
         return outcome
 

@@ -110,6 +110,25 @@ def test_a_write_under_way_elsewhere_is_looked_at_again(store: RawStore, monkeyp
     assert store.get(raw_object(b"").segment) == b"abc"
 
 
+def test_a_conflict_that_somebody_else_keeps_just_now_is_looked_at_again(
+    store: RawStore, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other replica then dies: it must be kept all the same before it is said to be."""
+    put(store, b"abc")
+    create, under_way = store._bucket.create_async, [True]
+
+    async def busy(key: str, body: bytes, attributes: dict[str, str]) -> bool:
+        if key.startswith("conflicts/") and under_way:
+            return not under_way.pop()
+        return await create(key, body, attributes)
+
+    monkeypatch.setattr(store._bucket, "create_async", busy)
+    outcome = put(store, b"other")
+    assert isinstance(outcome, Conflict)
+    assert outcome.kept_at is not None
+    assert bucket.read(outcome.kept_at) is not None
+
+
 def test_a_key_that_stays_neither_free_nor_there_is_no_promise(
     store: RawStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
