@@ -101,12 +101,13 @@ def by_requests(server: Server, drawn_request: Drawn, robot: Robot, *, person: s
 def test_what_is_drawn_from_the_description_is_answered_as_it_says(
     server: Server, robot: Robot, person: str, operation: str
 ) -> None:
+    names = {"robot": robot.name, "upload": begun(robot)}
     with watched(server) as look:
         before = look.keys()
 
         @tries(test=12, soak=350)
         @given(
-            drawn(OPERATIONS[operation], {"robot": robot.name, "upload": begun(robot)}),
+            drawn(OPERATIONS[operation], names),
             st.sampled_from([False, False, True]),
         )
         def answers(one: Drawn, is_normalised: bool) -> None:
