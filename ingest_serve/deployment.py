@@ -1,4 +1,4 @@
-"""The ingest application as a Ray Serve deployment; nothing else in this package imports Ray.
+"""The ingest application as a Ray Serve deployment, and the reads as another; nothing else here imports Ray.
 
 Robots reach it through HAProxy (`RAY_SERVE_ENABLE_HA_PROXY=1`), which sends a request straight to a replica. Serve
 itself obeys a client's `x-request-timeout-seconds`: the TLS proxy in front takes that header away.
@@ -6,6 +6,7 @@ itself obeys a client's `x-request-timeout-seconds`: the TLS proxy in front take
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import ray
@@ -17,9 +18,12 @@ from ray.serve._private import replica as replica_module
 from dataset_catalog.storage import Storage
 from ingest_serve.app import create_app
 from ingest_serve.bucket import Bucket
+from ingest_serve.read_settings import ReadSettings
+from ingest_serve.reads_app import create_reads
+from ingest_serve.relay import Messages, Relay, messages
 from ingest_serve.settings import IngestSettings
 
-NAME = "ingest"
+NAME, READS = "ingest", "reads"
 
 
 def build_app(_arguments: dict[str, str] | None = None) -> serve.Application:
@@ -27,15 +31,52 @@ def build_app(_arguments: dict[str, str] | None = None) -> serve.Application:
 
     Settings come from the environment of whoever builds it, and travel to the replicas.
     """
-    storage, settings = Storage.open(), IngestSettings()
+    storage, settings, read_settings = Storage.open(), IngestSettings(), ReadSettings()
     Bucket.open(storage)  # a lake that cannot take uploads is refused here, not in a replica
 
     def build_asgi() -> FastAPI:
         keep_replica_port_private()
         read_bodies_on_demand()
-        return create_app(storage, settings)
+        return create_app(storage, settings, reader=Relay(_ask_the_reads))
 
-    return _deployment(serve.ingress(build_asgi)(), settings).bind()
+    reads = _reads_deployment(read_settings).bind(storage, read_settings)
+    return _deployment(serve.ingress(build_asgi)(), settings).bind(reads)
+
+
+class Reads:
+    """What researchers read, in processes of their own: cutting video never holds up an upload."""
+
+    def __init__(self, storage: Storage, settings: ReadSettings) -> None:
+        keep_replica_port_private()
+        self._app = create_reads(storage, settings)
+
+    async def answer(self, scope: dict[str, Any]) -> Messages:
+        """The messages of the answer to one request."""
+        async with contextlib.aclosing(messages(self._app, scope)) as found:
+            async for message in found:
+                yield message
+
+
+async def _ask_the_reads(scope: dict[str, Any]) -> Messages:
+    """The same through the handle. By gRPC, whatever the cluster's default: a stream of objects knows no brake."""
+    handle = serve.get_deployment_handle(READS).options(stream=True, _by_reference=False)
+    found = handle.answer.remote(scope)
+    try:
+        async for message in found:
+            yield message
+    finally:
+        found.cancel()
+
+
+def _reads_deployment(settings: ReadSettings) -> serve.Deployment:
+    return serve.deployment(
+        Reads,
+        name=READS,
+        num_replicas=settings.replicas,
+        ray_actor_options={"num_cpus": settings.replica_cpus},
+        max_ongoing_requests=settings.max_ongoing_requests,
+        max_queued_requests=settings.max_ongoing_requests,
+    )
 
 
 def _deployment(ingress: type, settings: IngestSettings) -> serve.Deployment:

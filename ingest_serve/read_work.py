@@ -43,8 +43,13 @@ class Workers:
             return await self.thread(work)
 
     async def thread(self, work: Callable[[], T]) -> T:
-        """Work in a thread of ours, for who holds a turn already."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        """Work in a thread of ours, for who holds a turn already: it is held until the thread is done."""
+        done = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError:
+            await asyncio.wait({done})
+            raise
 
     async def stream(self, begin: Callable[[], Iterator[bytes]]) -> AsyncIterator[bytes]:
         """What an iterator yields, step by step in threads, in one turn that lasts to its end."""

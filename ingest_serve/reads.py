@@ -1,10 +1,11 @@
 """The researchers' routes: who asks is checked here, what is asked is answered by the application of the reads.
 
-The seam is ASGI itself: that application runs in this process, or in a deployment of its own behind a handle.
+The seam is ASGI itself: that application runs in this process, or in a deployment of its own (`ingest_serve.relay`).
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edge.wire import check_robot
 from ingest_serve import reads_docs as docs
+from ingest_serve.relay import until_gone
 from ingest_serve.replica import Replica
 
 PASSED_ON = ("accept", "range", "if-range", "if-none-match", "host")  # headers that an answer may depend on
@@ -45,7 +47,11 @@ class _Passed(Response):
         self._reader = reader
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._reader(plain_scope(scope), receive, send)
+        answering = asyncio.create_task(self._answer(plain_scope(scope), receive, send))
+        await until_gone(answering, receive)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._reader(scope, receive, send)
 
 
 def plain_scope(scope: Scope) -> dict[str, Any]:
