@@ -17,7 +17,7 @@ from fleetfeed.processes import wait_until
 
 @contextmanager
 def running_front(
-    backend_port: int, folder: Path, *, names: tuple[str, ...] = (), **limits: str | float
+    backend_port: int, folder: Path, *, names: tuple[str, ...] = (), **limits: int
 ) -> Iterator[tuple[str, Path]]:
     """The front of `deploy/tls` over `127.0.0.1:backend_port`: its URL, and the CA file to check it against.
 
@@ -29,7 +29,7 @@ def running_front(
 
 @contextmanager
 def front_process(
-    backend_port: int, folder: Path, *, names: tuple[str, ...] = (), **limits: str | float
+    backend_port: int, folder: Path, *, names: tuple[str, ...] = (), **limits: int
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """As `running_front`; yields the URL and HAProxy's first process. A `server.pem` that is there is left as it is."""
     if not (folder / "server.pem").exists():
