@@ -26,7 +26,7 @@ from ingest_serve.bucket import Bucket, Head
 from ingest_serve.pieces import Pieces
 from ingest_serve.registry import Registry, invite
 from tests.faults.campaign import is_soak
-from tests.faults.duplicates import THIRDS, Item, Model, Sent, as_pieces, make
+from tests.faults.duplicates import THIRDS, Act, Item, Model, Sent, as_pieces, make
 from tests.faults.two_replicas import Answer, TwoReplicas, in_process, over_sockets
 from tests.ingest_serve.conftest import RECORDING, Clock, Robot, Server, Upload
 from tests.ingest_serve.conftest import storage as storage
@@ -37,6 +37,10 @@ KINDS = st.sampled_from(["telemetry", "video"])
 ITEMS = st.builds(Item, SEQS, KINDS, st.sampled_from(["a", "a", "b", "gap"]))
 IN_PIECES = st.builds(Item, SEQS, KINDS, st.sampled_from(["a", "a", "b"]))
 REPLICA = st.integers(0, 1)
+Step = tuple[Act, int]
+STEPS: st.SearchStrategy[Step] = st.sampled_from(
+    [("whole", 0), ("whole", 0), ("create", 100), ("piece", 100), ("piece", 300), ("cancel", 0)]
+)
 _robots = itertools.count()
 
 
@@ -90,17 +94,17 @@ class Duplicates(RuleBasedStateMachine):
     def cancel(self, item: Item, at: int) -> None:
         self.ask(make(self.robot, "cancel", item), at)
 
-    @rule(data=st.data(), at=REPLICA)
-    def replay(self, data: st.DataObject, at: int) -> None:
+    @rule(number=st.integers(0, 99), at=REPLICA)
+    def replay(self, number: int, at: int) -> None:
         """What somebody has captured, or a robot sends again."""
         if self.sent:
-            self.ask(data.draw(st.sampled_from(self.sent)), at)
+            self.ask(self.sent[-1 - number % len(self.sent)], at)
 
     # -- answers that are lost, bodies that do not come, requests at the same moment -------------------------------
 
-    @rule(data=st.data(), at=REPLICA)
-    def lose_the_answer(self, data: st.DataObject, at: int) -> None:
-        sent = self.draw(data)
+    @rule(item=IN_PIECES, step=STEPS, at=REPLICA)
+    def lose_the_answer(self, item: Item, step: Step, at: int) -> None:
+        sent = self.next(item, step)
         self.replicas.send((at, sent.upload))
         self.note(sent)
 
@@ -110,11 +114,11 @@ class Duplicates(RuleBasedStateMachine):
         sent = make(self.robot, "create", item, end=100) if act == "create" else make(self.robot, "whole", item)
         self.replicas.break_off(at, sent.upload, arrived=arrived)
 
-    @rule(data=st.data(), same=st.booleans())
-    def race(self, data: st.DataObject, same: bool) -> None:
-        """Two requests at once, one to each replica; often the same one, or two for the same seq."""
-        first = self.draw(data)
-        second = first if same else self.draw(data, seq=first.item.seq)
+    @rule(item=IN_PIECES, step=STEPS, other=IN_PIECES, then=STEPS, same=st.booleans())
+    def race(self, item: Item, step: Step, other: Item, then: Step, same: bool) -> None:
+        """Two requests at once, one to each replica: the same one, or two for the same seq."""
+        first = self.next(item, step)
+        second = first if same else self.next(replace(other, seq=item.seq), then)
         answers = self.replicas.send((0, first.upload), (1, second.upload))
         self.note(first, second)
         for sent, answer in ((first, answers[0]), (second, answers[1])):
@@ -166,20 +170,11 @@ class Duplicates(RuleBasedStateMachine):
         self.believe(sent, answer)
         return answer
 
-    def draw(self, data: st.DataObject, *, seq: int | None = None) -> Sent:
-        """A new request that goes on where the model stands."""
-        item = data.draw(IN_PIECES)
-        item = item if seq is None else replace(item, seq=seq)
-        begin = self.model.offset(self.id_of(item))
-        act = data.draw(st.sampled_from(["whole", "whole", "create", "piece", "piece", "cancel"]))
-        match act:
-            case "create":
-                return make(self.robot, "create", item, end=100)
-            case "piece":
-                return make(self.robot, "piece", item, begin=begin, end=data.draw(st.sampled_from([300, begin + 100])))
-            case "cancel":
-                return make(self.robot, "cancel", item)
-        return make(self.robot, "whole", item)
+    def next(self, item: Item, step: Step) -> Sent:
+        """A new request that goes on where the model stands, with so many bytes where it is a piece."""
+        act, size = step
+        begin = self.model.offset(self.id_of(item)) if act == "piece" else 0
+        return make(self.robot, act, item, begin=begin, end=min(begin + size, THIRDS[-1]))
 
     def note(self, *sent: Sent) -> None:
         """Nobody knows what these came to: the model takes over what is there, where they can have made it."""
