@@ -32,6 +32,7 @@ JOBS = {
     "align_frames": "An align spec and whole episodes → datasets/<name>: steps, series, gops, statistics, episodes.",
     "maintain": "Keeps the lake fast and small: compaction, indices, old versions, abandoned uploads.",
 }
+SPECS = Path(__file__).with_name("specs")
 SPEC_HELP = "Align spec (TOML), for align_frames; or the name of one that comes with us."
 
 Name = Annotated[str, typer.Argument(help="One of the jobs that `list` names.")]
@@ -199,7 +200,7 @@ def _job(
 
 def _spec_path(spec: Path) -> Path:
     """A file, or the name of a spec that comes with us."""
-    ours = Path(__file__).with_name("specs") / f"{spec}.toml"
+    ours = SPECS / f"{spec}.toml"
     return ours if not spec.exists() and spec.name == str(spec) and ours.exists() else spec
 
 
