@@ -5,7 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
+import secrets
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -15,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ingest_serve.registry import Registry, invite
 from tests.ingest_serve.conftest import Server
 
+PAGE = Path(__file__).parents[2] / "docs/PROTOCOL.md"
 MAGIC = b"\x89MCAP0\r\n"
 BODY = MAGIC + b"0123456789" * 25 + MAGIC
 QUERY = "recording=01M858NYVVJ0D88BZSHFCBNX5H&stream=head_camera&seq=42&start_ns=1000&end_ns=2000"
@@ -24,11 +29,13 @@ TARGET = f"/v1/robots/h1-amber/video?{QUERY}"
 class Stranger:
     """What the page says, in as few lines as it takes."""
 
-    def __init__(self, url: str) -> None:
-        self.url, self.key = url, Ed25519PrivateKey.generate()
+    def __init__(self, url: str, private: str = "", *, now: Callable[[], int] = lambda: int(time.time())) -> None:
+        self.url, self.now = url, now
+        secret = bytes.fromhex(private) or secrets.token_bytes(32)
+        self.key = Ed25519PrivateKey.from_private_bytes(secret)
 
     def token(self, method: str, target: str, digest: str, upl: str = "") -> str:
-        now = int(time.time())
+        now = self.now()
         claims = {"sub": "h1-amber", "aud": "fleetfeed-ingest", "iat": now, "exp": now + 60, "htm": method}
         claims |= {"htu": target, "dig": digest} | ({"upl": upl} if upl else {})
         return jwt.encode(claims, self.key, algorithm="EdDSA", headers={"kid": self.kid})
@@ -100,3 +107,50 @@ def test_the_page_is_enough_for_a_change_of_keys(server: Server) -> None:
     assert old.send("POST", target, body).status_code == 201
     assert new.send("DELETE", f"{target}/{old.kid}").status_code == 204
     assert new.send("POST", TARGET, BODY, Content_Type="application/vnd.mcap").status_code == 201
+
+
+def vectors() -> dict[str, str]:
+    """The page's table of values, by name."""
+    section = PAGE.read_text().partition("## A first upload")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.+) \| `(.+)` \|$", section, re.MULTILINE)
+    return {name.strip("`"): text for name, text in rows}
+
+
+def test_the_values_on_the_page_are_what_a_client_computes() -> None:
+    told = vectors()
+    key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(told["private key, hex"]))
+    public, body = key.public_key().public_bytes_raw(), bytes.fromhex(told["body, hex"])
+    assert told["public_key"] == base64.b64encode(public).decode()
+    assert told["kid"] == hashlib.sha256(public).hexdigest()[:16]
+    assert told["sha256"] == hashlib.sha256(body).hexdigest()
+    assert told["Content-Digest"] == sha256_field(body)
+    signed = ".".join(base64url(told[name].encode()) for name in ("the token's header", "its claims"))
+    assert told["its signature"] == base64url(key.sign(signed.encode()))
+    assert told["fld`, of `Content-Type` alone"] == first_half(b"content-type:application/vnd.mcap\n")
+    upload = f"{told['target']}\n{told['sha256']}".encode()
+    assert told["the id of a resumable upload of it"] == first_half(upload)
+
+
+def first_half(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+def base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def test_the_server_takes_the_request_that_the_page_computes(server: Server) -> None:
+    told = vectors()
+    body = bytes.fromhex(told["body, hex"])
+    server.clock.offset_ns = 1_760_000_060 * 10**9 - time.time_ns()  # the token's time
+    token = invite(Registry(server.bucket), "h1-amber", now_ns=server.clock())
+    stranger = Stranger(server.url, told["private key, hex"], now=lambda: server.clock() // 10**9)
+    enrolment = json.dumps({"token": token, "public_key": told["public_key"]}).encode()
+    assert stranger.send("POST", "/v1/robots/h1-amber/enrol", enrolment).json()["key_id"] == told["kid"]
+    claimed = [base64url(told[name].encode()) for name in ("the token's header", "its claims")]
+    fields = {"Content-Type": "application/vnd.mcap", "Content-Digest": told["Content-Digest"]}
+    fields["Authorization"] = f"Bearer {'.'.join([*claimed, told['its signature']])}"
+    answer = requests.post(server.url + told["target"], data=body, headers=fields, timeout=30)
+    assert answer.status_code == 201, answer.text
+    assert (answer.status_code, answer.json()["key"]) == (201, told["the object"])
+    assert answer.json()["sha256"] == told["sha256"]
