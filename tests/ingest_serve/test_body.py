@@ -83,6 +83,19 @@ def test_what_does_not_begin_with_ftyp_is_no_mp4(body: bytes) -> None:
         check_form(body, "video/mp4")
 
 
+def test_a_body_that_has_come_whole_is_not_cut_while_it_is_stored() -> None:
+    async def stored() -> None:
+        in_flight = InFlight(IngestSettings().bounds())
+        with in_flight.hold("g1-001", 6) as place:
+            await read_upload(request_of(part(b"abcdef")), in_flight, place, sha256=SHA256)
+            for _ in range(1000):
+                in_flight.look()
+            assert place.cut is None
+            assert in_flight.held_bytes == 6
+
+    asyncio.run(stored())
+
+
 def test_a_cancelled_request_leaves_nothing_counted() -> None:
     async def cancelled() -> None:
         in_flight = InFlight(IngestSettings().bounds())
