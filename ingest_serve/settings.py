@@ -46,7 +46,7 @@ class IngestSettings(TableSettings):
         10.0,
         ge=0,
         le=3600,
-        description="How old a replica's list of revoked keys and tokens may be; older, it lists first, or answers 503.",
+        description="How old a replica's list of revoked keys and tokens may be; older, it lists first or answers 503.",
     )
     replicas: int = Field(1, ge=1, description="Ingest replicas; each is one process and fills about one core.")
     replica_cpus: float = Field(0.1, ge=0, description="CPUs that Ray reserves for a replica.")

@@ -426,6 +426,7 @@ class Replicas:
         self.servers = servers
         self.robot = servers[0].new_robot()
         self.seq = 0
+        self.last_taken = 0.0  # when the last upload that was taken was asked for, by the steady clock
 
     def upload(self) -> list[tuple[int, str]]:
         """The answer of each replica to a segment of its own."""
@@ -433,9 +434,13 @@ class Replicas:
 
     def _upload(self, server: Server) -> tuple[int, str]:
         self.seq += 1
+        asked = time.monotonic()
         robot = Robot(server, self.robot.name, self.robot.key)
         response = robot.send(robot.upload(seq=self.seq))
-        return (response.status_code, "") if response.status_code == 201 else refusal(response)
+        if response.status_code != 201:
+            return refusal(response)
+        self.last_taken = asked
+        return 201, ""
 
     def stored(self) -> int:
         return len(self.servers[0].bucket.names("raw"))
@@ -542,10 +547,12 @@ class TestBadStorage:
         assert behind.upload() == TAKEN
         proxy.schedule = lambda asked: fault if "registry" in asked.key + asked.query else None
         assert Registry(bucket).revoke(behind.robot.name, behind.robot.kid, now_ns=1)
+        revoked = time.monotonic()
         unavailable = [(503, "storage_unavailable")] * 2
         wait_until(lambda: behind.upload() == unavailable, limit_s=WITHIN_S + 10)
         stored = len(bucket.names("raw"))
         assert behind.upload() == unavailable
+        assert behind.last_taken < revoked + WITHIN_S
         proxy.heal()
         wait_until(lambda: behind.upload() == REFUSED, limit_s=WITHIN_S)
         assert len(bucket.names("raw")) == stored
