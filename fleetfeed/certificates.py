@@ -20,6 +20,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fleetfeed.errors import StackError
@@ -49,7 +50,7 @@ class Authority:
             _write(paths[1], _key_pem(made.key), mode=0o600)
             _write(paths[0], _pem(made.certificate), mode=0o644)
         try:
-            key = serialization.load_pem_private_key(paths[1].read_bytes(), None)
+            key = load_pem_private_key(paths[1].read_bytes(), None)
             certificate = x509.load_pem_x509_certificate(paths[0].read_bytes())
         except ValueError as error:
             raise StackError(f"{folder} holds no certificate authority: {error}; remove it for a new one") from error
@@ -99,11 +100,12 @@ def _is_good(pem: bytes, authority: Authority, names: Sequence[str], now: dateti
     try:
         certificate = x509.load_pem_x509_certificate(pem)
         certificate.verify_directly_issued_by(authority.certificate)
+        is_its_key = load_pem_private_key(pem, None).public_key() == certificate.public_key()
         held = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except Exception:  # noqa: BLE001 - whatever is wrong with it, a new one is not
         return False
     lasts = certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc - timedelta(days=RENEW_DAYS)
-    return lasts and set(held) == {_name(name) for name in names}
+    return is_its_key and lasts and set(held) == {_name(name) for name in names}
 
 
 def _builder(

@@ -16,10 +16,12 @@ from fleetfeed.stack import StackInfo
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[StackInfo]:
-    """SeaweedFS, Ray and Serve on loopback, started once; ended with the run."""
+    """SeaweedFS, Ray, Serve and the TLS front on loopback, started once; ended with the run."""
     with tempfile.TemporaryDirectory(prefix="ff-") as folder:
         run_dir = Path(folder) / "run"
-        info = embedded.up(StackSettings(run_dir=run_dir, http_port=0, s3_port=0, dashboard_port=0), report=print)
+        info = embedded.up(
+            StackSettings(run_dir=run_dir, http_port=0, s3_port=0, dashboard_port=0, tls=True), report=print
+        )
         try:
             yield info
         finally:
