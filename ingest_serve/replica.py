@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from dataset_catalog.storage import Storage
 from edge.wire import GAP_TYPE, Receipt, SegmentId
+from ingest_serve.arrivals import Arrivals
 from ingest_serve.body import check_form, check_gap
 from ingest_serve.bucket import Bucket, Value, within
 from ingest_serve.errors import Refused
@@ -39,6 +40,7 @@ class Replica:
         self.pieces = Pieces(bucket)
         self.registry = Registry(bucket)
         self.tokens = Tokens(bucket)
+        self.arrivals = Arrivals(bucket, clock=clock)
         self.in_flight = InFlight(settings.bounds())
         self.settings = settings
         self.clock = clock
@@ -76,6 +78,7 @@ class Replica:
             log.warning("conflict: %s is stored as %s, now came %s", segment.key, outcome.stored_sha256, sha256)
             detail = f"{segment.key} is stored with other bytes"
             raise Refused("conflict", detail, stored_sha256=outcome.stored_sha256)
+        self.arrivals.note(segment)  # also again: the first hint may have gone with another replica
         already = isinstance(outcome, AlreadyStored)
         receipt = Receipt(segment.key, sha256, outcome.raw.bytes, self.clock(), already)
         return JSONResponse(receipt.as_json(), 200 if already else 201)
