@@ -25,7 +25,14 @@ def code(robot: Robot, **spoiled: object) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    "query", [{"seq": 1}, {"stream": "head_camera"}, {"start_ns": 1}, {"end_ns": 2**62}, {"more": "1"}]
+    "query",
+    [
+        {"seq": 1},
+        {"stream": "head_camera"},
+        {"start_ns": 1},
+        {"end_ns": 2**62},
+        {"recording": "01J00000000000000000000001"},
+    ],
 )
 def test_a_captured_token_cannot_carry_another_query(server: Server, robot: Robot, query: dict[str, object]) -> None:
     assert code(robot, target=robot.target(**query)) == (401, "bad_signature")
