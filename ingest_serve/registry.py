@@ -25,7 +25,7 @@ from edge.signing import key_id
 from edge.wire import check_robot
 from ingest_serve.audit import Actor, Audit, who_runs_this
 from ingest_serve.bucket import Bucket
-from ingest_serve.errors import Refused
+from ingest_serve.errors import Refused, StorageUnavailable
 from ingest_serve.invitations import INVITE_LIFETIME_S, Invitation, Invitations, as_entry, invitation_id, new_invitation
 from ingest_serve.revocations import Revocations, key_record
 
@@ -98,12 +98,12 @@ class Registry:
 
     def find_key(self, robot: str, kid: str) -> Ed25519PublicKey | None:
         """The robot's key of this id; None if there is none, or it was revoked."""
-        return _as_key(self._read(robot, kid)) if is_key_id(kid) else None
+        return _as_key(self._read(robot, kid), kid) if is_key_id(kid) else None
 
     async def find_key_async(self, robot: str, kid: str) -> Ed25519PublicKey | None:
         """The same for a caller who may give up waiting."""
         body = await self._bucket.read_async(_key(robot, kid)) if is_key_id(kid) else None
-        return None if body is None else _as_key(as_entry(body, _key(robot, kid)))
+        return None if body is None else _as_key(as_entry(body, _key(robot, kid)), kid)
 
     def revoke(self, robot: str, kid: str, *, now_ns: int, actor: Actor | None = None) -> bool:
         """Every replica refuses the key within seconds. False if the robot has no such key.
@@ -214,10 +214,17 @@ def is_key_id(text: str) -> bool:
     return _KID.fullmatch(text) is not None
 
 
-def _as_key(entry: dict[str, Any] | None) -> Ed25519PublicKey | None:
+def _as_key(entry: dict[str, Any] | None, kid: str) -> Ed25519PublicKey | None:
+    """`StorageUnavailable` unless it is the key of this id: one that changed on the way would be kept for an hour."""
     if entry is None or "revoked_ns" in entry:
         return None
-    return Ed25519PublicKey.from_public_bytes(base64.b64decode(entry["public_key"]))
+    try:
+        raw = base64.b64decode(entry["public_key"], validate=True)
+        if key_id(raw) == kid:
+            return Ed25519PublicKey.from_public_bytes(raw)
+    except (ValueError, LookupError, TypeError) as error:
+        raise StorageUnavailable(f"key {kid} of the registry cannot be read: {error!r}") from error
+    raise StorageUnavailable(f"key {kid} of the registry was read with the bytes of another one")
 
 
 def _facts(robot: str, public_key: bytes) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import http.client
 import json
 import random
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ingest_serve.bucket import Bucket, Head
@@ -41,9 +41,9 @@ class Right:
         """A JSON object that has these members, perhaps beside others."""
         self.objects[key] = lambda _, body: json.loads(body) == {**json.loads(body), **facts}
 
-    def check(self, bucket: Bucket) -> set[str]:
-        """All keys in the lake; fails where one is not right in all."""
-        keys = {f"{root}/{name}" for root in ROOTS for name in bucket.names(root)}
+    def check(self, bucket: Bucket, *, roots: Sequence[str] = ROOTS) -> set[str]:
+        """All keys in the lake below these roots; fails where one is not right in all."""
+        keys = {f"{root}/{name}" for root in roots for name in bucket.names(root)}
         assert keys <= self.objects.keys(), f"nobody sent {sorted(keys - self.objects.keys())[:5]}"
         for key in keys:
             found = bucket.read(key)

@@ -142,8 +142,8 @@ class StorageProxy:
                 await (exchange.pass_on() if seen.fault is None else seen.fault.play(exchange))
                 if link.is_over:
                     return
-        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            reset(writer)
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError):
+            reset(writer)  # only `close` cancels
         finally:
             self._open.discard(writer)
             await link.close()
