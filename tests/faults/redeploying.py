@@ -22,6 +22,7 @@ from fleetfeed.stack import StackInfo
 
 ROOT = Path(__file__).parents[2]
 PREFIX = "FLEETFEED_INGEST_"
+INGEST = "ServeReplica:default:ingest"  # what Ray calls its process
 
 
 class Redeployer:
@@ -71,7 +72,7 @@ def replicas(info: StackInfo) -> list[psutil.Process]:
     found = []
     for process in marked(info.stack_id):
         try:
-            if "ServeReplica" in " ".join(process.cmdline()):
+            if INGEST in " ".join(process.cmdline()):
                 found.append(process)
         except psutil.Error:
             continue

@@ -32,10 +32,13 @@ from tests.ingest_serve.conftest import RECORDING, Clock, Robot, Server, Upload
 from tests.ingest_serve.conftest import storage as storage
 
 MOST_KEYS = 3
-SEQS = st.integers(0, 2)
-KINDS = st.sampled_from(["telemetry", "video"])
-ITEMS = st.builds(Item, SEQS, KINDS, st.sampled_from(["a", "a", "b", "gap"]))
-IN_PIECES = st.builds(Item, SEQS, KINDS, st.sampled_from(["a", "a", "b"]))
+ITEMS = st.builds(
+    Item,
+    st.sampled_from([0, 0, 1, 2]),
+    st.sampled_from(["telemetry", "video"]),
+    st.sampled_from(["a", "a", "b", "gap"]),
+)
+IN_PIECES = st.builds(Item, st.integers(1, 3), st.just("video"), st.sampled_from(["a", "a", "b"]))  # few: steps meet
 REPLICA = st.integers(0, 1)
 Step = tuple[Act, int]
 STEPS: st.SearchStrategy[Step] = st.sampled_from(
@@ -45,7 +48,7 @@ _robots = itertools.count()
 
 
 class Duplicates(RuleBasedStateMachine):
-    """One robot, three seqs, two replicas."""
+    """One robot, four seqs, two replicas."""
 
     def __init__(self, storage: Storage, replicas: TwoReplicas) -> None:
         super().__init__()
@@ -72,27 +75,28 @@ class Duplicates(RuleBasedStateMachine):
         self.ask(make(self.robot, "whole", item), at)
 
     @rule(item=IN_PIECES, end=st.sampled_from(THIRDS[:3]), at=REPLICA)
-    def create(self, item: Item, end: int, at: int) -> None:
+    def create_again(self, item: Item, end: int, at: int) -> None:
+        """Perhaps it is the first time, or the segment is there."""
         self.ask(make(self.robot, "create", item, end=end), at)
 
-    @rule(item=IN_PIECES, size=st.sampled_from([1, 1, 2, 3]), at=REPLICA)
-    def go_on(self, item: Item, size: int, at: int) -> None:
-        """A piece from where the upload stands, of one to three thirds."""
-        begin = self.model.offset(self.id_of(item))
-        self.ask(make(self.robot, "piece", item, begin=begin, end=min(begin + 100 * size, THIRDS[-1])), at)
-
-    @rule(item=IN_PIECES, piece=st.sampled_from([*itertools.combinations(THIRDS, 2)]), at=REPLICA)
-    def send_any_piece(self, item: Item, piece: tuple[int, int], at: int) -> None:
-        self.ask(make(self.robot, "piece", item, begin=piece[0], end=piece[1]), at)
-
-    @rule(item=IN_PIECES, at=REPLICA)
-    def ask_where_it_stands(self, item: Item, at: int) -> None:
+    @rule(item=IN_PIECES, sizes=st.lists(st.sampled_from(THIRDS[1:]), min_size=1, max_size=3), at=REPLICA)
+    def go_on(self, item: Item, sizes: list[int], at: int) -> None:
+        """The creation, or pieces from where the upload stands, each by way of the other replica than the last."""
+        for number, size in enumerate(sizes):
+            self.ask(self.next(item, ("piece", size)), (at + number) % 2)
         answer = self.ask(make(self.robot, "ask", item), at)
         assert answer.status == 404 or int(answer.headers["upload-offset"]) == self.model.offset(self.id_of(item))
 
-    @rule(item=IN_PIECES, at=REPLICA)
-    def cancel(self, item: Item, at: int) -> None:
-        self.ask(make(self.robot, "cancel", item), at)
+    @rule(item=IN_PIECES, piece=st.sampled_from([*itertools.combinations(THIRDS, 2)]), at=REPLICA)
+    def send_any_piece(self, item: Item, piece: tuple[int, int], at: int) -> None:
+        if self.id_of(item) not in self.model.created:
+            self.ask(make(self.robot, "create", item, end=THIRDS[1]), 1 - at)
+        self.ask(make(self.robot, "piece", item, begin=piece[0], end=piece[1]), at)
+
+    @rule(item=IN_PIECES, at=REPLICA, blindly=st.booleans())
+    def cancel(self, item: Item, at: int, blindly: bool) -> None:
+        if blindly or self.id_of(item) in self.model.created:
+            self.ask(make(self.robot, "cancel", item), at)
 
     @rule(number=st.integers(0, 99), at=REPLICA)
     def replay(self, number: int, at: int) -> None:
@@ -148,9 +152,8 @@ class Duplicates(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Whatever is sent again ends well, and nothing is left but what was stored and what was in its way."""
-        for seq in range(3):
-            for at in range(2):
-                self.ask(make(self.robot, "whole", Item(seq, "telemetry", "a")), at)
+        for seq in range(4):
+            self.ask(make(self.robot, "whole", Item(seq, "telemetry", "a")), seq % 2)
         Pieces(self.bucket).expire(before_ns=self.robot.server.clock() + 2_000_000_000)
         found = self.look()
         assert (found.stored, found.conflicts) == (self.model.stored, self.model.conflicts)
@@ -173,8 +176,12 @@ class Duplicates(RuleBasedStateMachine):
     def next(self, item: Item, step: Step) -> Sent:
         """A new request that goes on where the model stands, with so many bytes where it is a piece."""
         act, size = step
-        begin = self.model.offset(self.id_of(item)) if act == "piece" else 0
-        return make(self.robot, act, item, begin=begin, end=min(begin + size, THIRDS[-1]))
+        if act != "piece":
+            return make(self.robot, act, item, end=size)
+        if self.id_of(item) not in self.model.created:
+            return make(self.robot, "create", item, end=min(size, THIRDS[-2]))
+        begin = self.model.offset(self.id_of(item))
+        return make(self.robot, "piece", item, begin=begin, end=min(begin + size, THIRDS[-1]))
 
     def note(self, *sent: Sent) -> None:
         """Nobody knows what these came to: the model takes over what is there, where they can have made it."""

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from dataset_catalog import Catalog
@@ -19,6 +18,7 @@ from fleetfeed.demo.robot import CAMERA
 from fleetfeed.demo.work import let_in, run_job, storage_of
 from fleetfeed.stack import StackInfo
 from ingest_serve.raw_store import RawStore
+from tests.faults.redeploying import replicas
 
 pytestmark = pytest.mark.stack
 ROBOT = "killed-robot"
@@ -37,19 +37,6 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {LIMIT_S:.0f} s: {what}"
         time.sleep(0.05)
-
-
-def replicas(info: StackInfo) -> list[psutil.Process]:
-    """The processes of this stack that run the ingest application."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if "ServeReplica" in " ".join(process.info["cmdline"] or []):
-            try:
-                if process.environ().get("FLEETFEED_STACK_ID") == info.stack_id:
-                    found.append(process)
-            except psutil.Error:
-                continue
-    return found
 
 
 def uploaded(robot: DemoRobot) -> int:
