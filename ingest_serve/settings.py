@@ -57,7 +57,10 @@ class IngestSettings(TableSettings):
         64, ge=-1, description="Requests that wait for a replica before 503; -1: no limit."
     )
     graceful_shutdown_s: float = Field(
-        30.0, ge=0, description="How long a replica may finish its requests when it is replaced."
+        90.0,
+        ge=0,
+        description="How long a replica may finish its requests when it is replaced: a piece of 64 KiB at "
+        "`min_body_rate`, `body_grace_s`, `storage_timeout_s`, and room.",
     )
 
     @model_validator(mode="after")

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ray.serve._private import constants
 
+from edge.uploader import SMALLEST_PIECE
 from fleetfeed.demo.work import storage_of
 from fleetfeed.ports import REPLICA_PORTS
 from fleetfeed.stack import StackInfo
 from ingest_serve.bucket import Bucket
+from ingest_serve.settings import IngestSettings
 from tests.faults.campaign import is_soak
 from tests.faults.redeploying import Redeployer, replicas
 from tests.faults.slow_robots import LIMIT_S, LongPiece, SlowRobot
@@ -51,6 +54,14 @@ def robots(stack: StackInfo, tmp_path: Path) -> Iterator[list[SlowRobot]]:
             found.append(SlowRobot(tmp_path / f"slow-{n}", f"slow-{n}", info=stack, bucket=bucket))
             ending.callback(found[-1].close)
         yield found
+
+
+def test_a_replica_that_is_to_go_waits_for_a_piece_on_the_slowest_link() -> None:
+    """And HAProxy, which is reloaded then, lets its connections live for as long."""
+    settings = IngestSettings()
+    piece_s = SMALLEST_PIECE / settings.min_body_rate + settings.body_grace_s
+    assert settings.graceful_shutdown_s >= piece_s + settings.storage_timeout_s
+    assert settings.graceful_shutdown_s < constants.RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S
 
 
 def test_redeployments_under_load_lose_nothing_and_finish_what_is_under_way(
