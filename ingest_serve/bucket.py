@@ -1,4 +1,4 @@
-"""The bucket by obstore: create-once writes, reads and listings; obstore's errors are translated here only."""
+"""The bucket: reads and listings by obstore, whose errors are translated here only; create-once writes by `S3Put`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from obstore.store import S3Store
 from dataset_catalog.errors import StorageError
 from dataset_catalog.storage import Storage
 from ingest_serve.errors import StorageUnavailable
+from ingest_serve.s3_put import S3Put
 
 Value = TypeVar("Value")
 
@@ -52,8 +53,9 @@ class Entry:
 class Bucket:
     """One lake's bucket. Safe to share between threads and tasks; pickles."""
 
-    def __init__(self, store: Any) -> None:
+    def __init__(self, store: Any, put: S3Put | None = None) -> None:
         self._store = store
+        self._put = put
 
     @classmethod
     def open(cls, storage: Storage) -> Bucket:
@@ -61,10 +63,15 @@ class Bucket:
         if not storage.is_s3:
             raise StorageError(f"uploads need a lake at s3://bucket[/prefix], got the folder {storage.url}")
         bucket, _, prefix = storage.url.removeprefix("s3://").partition("/")
-        return cls(S3Store(bucket, prefix=prefix or None, **_s3_config(storage)))
+        return cls(S3Store(bucket, prefix=prefix or None, **_s3_config(storage)), S3Put.open(storage))
 
     async def create_async(self, key: str, body: bytes | bytearray, attributes: dict[str, str]) -> bool:
-        """Write an object that must not exist yet. False: there is one, or somebody is writing it just now."""
+        """Write an object that must not exist yet. False: there is one, or somebody is writing it just now.
+
+        `sha256` among the attributes is the body's, in hex: S3 refuses a body that is another one.
+        """
+        if self._put is not None:
+            return await self._put.create(key, body, attributes)
         with _storage_errors():
             try:
                 await obstore.put_async(self._store, key, body, mode="create", attributes=attributes)

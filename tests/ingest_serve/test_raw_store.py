@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import obstore
 import pytest
 
 from dataset_catalog.errors import StorageError
@@ -142,7 +143,7 @@ def test_a_key_that_stays_neither_free_nor_there_is_no_promise(
 
 def test_a_stored_object_that_changed_is_not_handed_out(store: RawStore, bucket: Bucket) -> None:
     raw = raw_object(b"abc")
-    asyncio.run(bucket.create_async(raw.key, b"abd", raw.attributes()))
+    obstore.put(bucket._store, raw.key, b"abd", attributes=raw.attributes())
     with pytest.raises(DamagedObject, match="its bytes now have another"):
         store.get(raw.segment)
 
