@@ -185,16 +185,25 @@ def test_pieces_are_read_several_at_a_time(pieces: Pieces, bucket: Bucket, monke
 def test_a_join_that_fails_ends_all_that_it_had_begun(
     pieces: Pieces, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    under_way = 0
+
     async def read_into(key: str, target: memoryview) -> bool:
+        nonlocal under_way
         if key.endswith("3"):
             raise StorageUnavailable("connection refused")
+        under_way += 1
         await asyncio.sleep(0.01)
-        target[:] = b"x" * len(target)  # a view that was released would not take it
+        target[:] = b"x" * len(target)
+        under_way -= 1
         return True
 
+    async def fail() -> None:
+        with pytest.raises(StorageUnavailable):
+            await pieces.join("g1-001", ID, (1,) * 30)
+        assert under_way == 0
+
     monkeypatch.setattr(bucket, "read_into", read_into)
-    with pytest.raises(StorageUnavailable):
-        asyncio.run(pieces.join("g1-001", ID, (1,) * 30))
+    asyncio.run(fail())
 
 
 @pytest.mark.parametrize(("offset", "most"), [(0, 64), (64, 64), (1 << 20, 128), (1 << 26, 4096)])
