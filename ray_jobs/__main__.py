@@ -118,15 +118,17 @@ def loop(
     maintain_every_s: Annotated[float, typer.Option(min=60, help="How often the lake is maintained, in s.")] = 3600.0,
 ) -> None:
     """Index, load, align (each --spec) and maintain, again and again, until Ctrl-C or SIGTERM."""
+    from dataset_catalog.storage import Storage
     from ray_jobs import cluster
+    from ray_jobs.arriving import Arriving
     from ray_jobs.loop import Loop
     from ray_jobs.settings import JobsSettings
 
     rounds = Loop(every_s, done=_say)
     with _told("loop"):
         cluster.connect(JobsSettings())  # before the signals: Ray takes SIGTERM for itself
-        for name in ("index_segments", "load_telemetry"):
-            rounds.add(name, _job(name, None))
+        rounds.add("index_segments", Arriving(Storage.open(), JobsSettings()).run)
+        rounds.add("load_telemetry", _job("load_telemetry", None))
         for one in spec or ():
             rounds.add(f"align_frames {one.stem}", _job("align_frames", one))
         rounds.add("maintain", _job("maintain", None), every_s=maintain_every_s)

@@ -7,14 +7,15 @@ inside a gap later is taken as long as nothing behind it was; after that it stay
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from edge.wire import SegmentId
 from ingest_serve.raw_store import RawStore
 
-Found = Mapping[tuple[str, str, str], Sequence[int]]  # (robot, recording, stream) → ascending seqs after its position
+Stream = tuple[str, str, str]
+Found = Mapping[Stream, Sequence[int]]  # (robot, recording, stream) → ascending seqs after its position
 Covers = Mapping[SegmentId, int]  # what is known of an object: the last seq that it stands for, its own or a gap's
 Ask = Callable[[Sequence[SegmentId]], Covers]
 
@@ -43,9 +44,11 @@ class Backlog:
     more: bool
 
 
-def find(store: RawStore, positions: Mapping[str, int], *, threads: int) -> Found:
-    """List every stream from its position on."""
-    streams = sorted(store.list_streams())
+def find(
+    store: RawStore, positions: Mapping[str, int], *, threads: int, only: Collection[Stream] | None = None
+) -> Found:
+    """List every stream, or those of `only`, from its position on."""
+    streams = sorted(store.list_streams() if only is None else only)
     with ThreadPoolExecutor(threads) as pool:
         listed = pool.map(
             lambda name: store.list_after(name[0], name[1], name[2], positions.get("/".join(name), -1)), streams

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import cache, partial
@@ -18,7 +18,7 @@ from dataset_catalog.versions import Manifest
 from edge.wire import SegmentId
 from ingest_serve.raw_store import RawStore
 from ray_jobs import publish
-from ray_jobs.backlog import Backlog, Covers, Reached, find, work_off
+from ray_jobs.backlog import Backlog, Covers, Reached, Stream, find, work_off
 from ray_jobs.cluster import Item, Part, Progress, fan_out, no_progress
 from ray_jobs.errors import RowsLost
 from ray_jobs.examine import examine_apart, fetch
@@ -37,16 +37,27 @@ _NOTHING = Summary(
 )
 
 
-def run(storage: Storage, settings: JobsSettings, *, progress: Progress = no_progress) -> Summary:
-    """Index what arrived since the newest version; publishes nothing where nothing did."""
-    return run_in_pieces(_NOTHING, partial(_run_piece, storage, settings, progress))
+def run(
+    storage: Storage,
+    settings: JobsSettings,
+    *,
+    only: Collection[Stream] | None = None,
+    progress: Progress = no_progress,
+) -> Summary:
+    """Index what arrived since the newest version, in every stream or in those of `only`.
+
+    Publishes nothing where nothing did.
+    """
+    return run_in_pieces(_NOTHING, partial(_run_piece, storage, settings, only, progress))
 
 
-def _run_piece(storage: Storage, settings: JobsSettings, progress: Progress) -> tuple[Summary, bool]:
+def _run_piece(
+    storage: Storage, settings: JobsSettings, only: Collection[Stream] | None, progress: Progress
+) -> tuple[Summary, bool]:
     manifest = versions.newest(storage, CHAIN)
     before = Reached(manifest.positions, manifest.facts.get(GAPS, {})) if manifest else Reached()
     store = RawStore.open(storage)
-    found = find(store, before.positions, threads=settings.read_threads)
+    found = find(store, before.positions, threads=settings.read_threads, only=only)
     piece = _Piece(storage, settings, manifest, progress)
     with ThreadPoolExecutor(settings.read_threads) as pool:
         backlog = work_off(

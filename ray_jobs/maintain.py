@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from dataset_catalog import versions
 from dataset_catalog.errors import VersionConflict
 from dataset_catalog.storage import Storage
+from ingest_serve.arrivals import ArrivalLog
 from ingest_serve.pieces import Pieces
 from ray_jobs import cleanup, upkeep
 from ray_jobs.cluster import Progress, no_progress
@@ -66,7 +67,8 @@ def run(
         progress(done, len(chains) + 1)
         summary = summary + chain.keep_up() + chain.clean()
     progress(len(chains), len(chains) + 1)
-    summary += _expire_uploads(storage, settings, dry_run=dry_run)
+    if storage.is_s3 and not dry_run:
+        summary += _clear(storage, settings)
     progress(len(chains) + 1, len(chains) + 1)
     return summary.timed(started)
 
@@ -77,11 +79,11 @@ def _chains(storage: Storage) -> Iterator[str]:
         yield f"{versions.DATASETS}/{name}"
 
 
-def _expire_uploads(storage: Storage, settings: JobsSettings, *, dry_run: bool) -> Summary:
-    if dry_run or not storage.is_s3:
-        return _summary()
-    before_ns = time.time_ns() - int(settings.keep_upload_days * cleanup.DAY_S * 1e9)
-    return _summary(uploads=Pieces.open(storage).expire(before_ns=before_ns))
+def _clear(storage: Storage, settings: JobsSettings) -> Summary:
+    """Uploads that nobody goes on with, and hints that nobody reads any more."""
+    now_ns, day_ns = time.time_ns(), int(cleanup.DAY_S * 1e9)
+    ArrivalLog.open(storage).clear(before_ns=now_ns - day_ns)
+    return _summary(uploads=Pieces.open(storage).expire(before_ns=now_ns - int(settings.keep_upload_days * day_ns)))
 
 
 def _summary(
