@@ -23,9 +23,17 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
     assert (settings.retry_after_s, settings.replicas) == (9, 4)
 
 
-def test_a_cap_below_the_largest_body_is_refused() -> None:
+def test_a_cap_below_the_largest_body_that_comes_beside_one_that_is_joined_is_refused() -> None:
+    largest = IngestSettings().max_video_bytes
     with pytest.raises(ValidationError, match="max_bytes_in_flight must be >="):
-        IngestSettings(max_bytes_in_flight=1000)
+        IngestSettings(max_bytes_in_flight=2 * largest - 1)
+    bounds = IngestSettings(max_bytes_in_flight=2 * largest).bounds()
+    assert bounds.body_bytes == bounds.join_bytes == bounds.max_bytes_per_robot == largest
+
+
+def test_bodies_leave_room_for_requests_without_one() -> None:
+    with pytest.raises(ValidationError, match="max_ongoing_requests must be >"):
+        IngestSettings(max_bodies=IngestSettings().max_ongoing_requests)
 
 
 def test_settings_do_not_change() -> None:
