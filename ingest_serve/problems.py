@@ -83,6 +83,35 @@ PROBLEMS = {
     "storage_unavailable": Problem(503, "The bucket cannot be reached; nothing is promised."),
 }
 
+# What to do next, where what is wrong does not say it already; it ends the detail.
+_AGAIN = "send the same again, not before Retry-After"
+_ASK = "ask the platform team for another one"
+ADVICE = {
+    "digest_mismatch": "compare the bytes with their SHA-256, and send them again if they are whole",
+    "incomplete_body": "send it again",
+    "not_a_segment": "keep the file aside",
+    "unknown_key": "enrol a key with an invitation",
+    "bad_signature": "sign method, path with query, and fields just as they are sent",
+    "clock": "sign again by the time in Fleetfeed-Server-Time-Ns",
+    "token_revoked": _ASK,
+    "token_expired": _ASK,
+    "enrolment_unknown": _ASK,
+    "enrolment_used": _ASK,
+    "enrolment_revoked": _ASK,
+    "enrolment_expired": _ASK,
+    "upload_unknown": "create it: if it is done, the answer is its receipt",
+    "slow_body": "send it again, or in smaller pieces",
+    "conflict": "keep the file aside, and tell the platform team",
+    "offset_mismatch": "go on from where the upload ends",
+    "key_retired": "make another one",
+    "too_many_pieces": "delete it, and use larger ones",
+    "robot_busy": _AGAIN,
+    "internal_error": "send the same again later, and tell the platform team the Fleetfeed-Request-Id",
+    "damaged_segment": "tell the platform team",
+    "busy": _AGAIN,
+    "storage_unavailable": _AGAIN,
+}
+
 MAX_DETAIL = 1000
 ANSWERED = (Refused, SignatureError, BadName, StorageUnavailable, RequestValidationError, HTTPException)
 
@@ -111,15 +140,16 @@ def problem_response(refused: Refused, *, retry_after_s: int) -> JSONResponse:
         "title": HTTPStatus(status).phrase,
         "status": status,
         "code": refused.code,
-        "detail": _sentence(refused.detail),
+        "detail": _sentence(refused),
         **refused.extra,
     }
     return JSONResponse(body, status, _headers(status, retry_after_s), PROBLEM_TYPE)
 
 
-def _sentence(text: str) -> str:
-    """Of bounded length, and fit to be sent: what a client said may be in it, even half of a surrogate pair."""
-    return text[:MAX_DETAIL].encode(errors="backslashreplace").decode()
+def _sentence(refused: Refused) -> str:
+    """What is wrong and what to do, of bounded length; what a client said may be in it, even half a surrogate pair."""
+    wrong = refused.detail[:MAX_DETAIL].encode(errors="backslashreplace").decode()
+    return f"{wrong}; {ADVICE[refused.code]}" if refused.code in ADVICE else wrong
 
 
 def _headers(status: int, retry_after_s: int) -> dict[str, str]:

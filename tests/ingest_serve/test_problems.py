@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 
 import ingest_serve
 from edge import signing, wire
 from edge.errors import SignatureError
 from ingest_serve.errors import Refused
-from ingest_serve.problems import PROBLEMS, as_refused, problem_response
+from ingest_serve.problems import ADVICE, PROBLEMS, as_refused, problem_response
 
 
 def raised_codes(source: str) -> set[str]:
@@ -41,6 +42,21 @@ def test_a_problem_names_its_code_status_and_parameter() -> None:
     assert wire.problem(bytes(response.body)).code == "bad_parameter"
     assert b'"parameter":"seq"' in bytes(response.body)
     assert response.media_type == wire.PROBLEM_TYPE
+
+
+def test_a_problem_says_what_to_do_next() -> None:
+    response = problem_response(Refused("clock", "the token is late"), retry_after_s=5)
+    assert wire.problem(bytes(response.body)).detail == f"the token is late; {ADVICE['clock']}"
+    assert set(ADVICE) <= set(PROBLEMS)
+    again = {code for code, problem in PROBLEMS.items() if problem.status in (408, 429, 500, 503)}
+    assert again <= set(ADVICE)
+
+
+def test_a_detail_is_bounded_and_can_be_sent_whatever_is_in_it() -> None:
+    response = problem_response(Refused("bad_name", "\ud800" + "x" * 5000), retry_after_s=5)
+    detail = json.loads(bytes(response.body))["detail"]
+    assert detail.startswith("\\ud800xxx")
+    assert len(detail) < 1100
 
 
 def test_a_signature_error_keeps_its_code() -> None:
