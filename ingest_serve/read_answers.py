@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from ingest_serve.errors import Refused
 
-CHUNK_BYTES = 256 << 10
+CHUNK_BYTES = 256 << 10  # of one message; gRPC takes 4 MiB at most
 _RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))")
 
 
@@ -65,7 +65,9 @@ class StreamAnswer(Response):
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         if self._method != "HEAD":
             async for chunk in self._chunks:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                for begin in range(0, len(chunk), CHUNK_BYTES):
+                    body = chunk[begin : begin + CHUNK_BYTES]
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ingest_serve.errors import Refused
+from ingest_serve.errors import IngestError, Refused
 
 log = logging.getLogger(__name__)
 
@@ -40,17 +40,19 @@ class Relay:
         self._ask = ask
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = False
+        begun = complete = False
         async with contextlib.aclosing(self._ask(dict(scope))) as answer:
             try:
                 async for message in answer:
-                    begun = True
+                    begun, complete = True, _is_last(message)
                     await send(message)
             except Exception as error:
                 if begun:
                     raise
                 log.warning("no answer to a read: %s", error)
                 raise Refused("busy", "the reads cannot be reached just now") from error
+        if not complete:
+            raise IngestError(f"the answer to {scope['path']} broke off")
 
 
 async def until_gone(answering: asyncio.Task[None], receive: Receive) -> None:
@@ -83,6 +85,10 @@ async def _next(waiting: asyncio.Queue[Message], answering: asyncio.Task[None]) 
         await _ended(taking)
         return None
     return await taking
+
+
+def _is_last(message: Message) -> bool:
+    return message["type"] == "http.response.body" and not message.get("more_body", False)
 
 
 async def _gone(receive: Receive) -> None:
