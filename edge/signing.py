@@ -7,15 +7,19 @@ the `Content-Digest` (RFC 9530).
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jwt
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from edge.errors import SignatureError
 
+ALGORITHM = "EdDSA"
 AUDIENCE = "fleetfeed-ingest"
 TOKEN_LIFETIME_S = 120
 MAX_TOKEN_LIFETIME_S = 300
@@ -26,6 +30,8 @@ SIGNED_FIELDS = (  # what `fields_claim` is over, in this order
     "fleetfeed-robot-time-ns",
     "fleetfeed-robot-clock",
 )
+_NEEDED_CLAIMS = ("sub", "aud", "iat", "exp", "htm", "htu", "dig")
+_JWS = jwt.PyJWS(algorithms=[ALGORITHM])
 
 
 def public_bytes(key: Ed25519PublicKey) -> bytes:
@@ -82,18 +88,39 @@ def sign_request(
         "dig": digest,
     } | {name: claim for name, claim in (("upl", upload), ("fld", fields)) if claim}
     kid = key_id(public_bytes(key.public_key()))
-    return jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": kid})
+    return jwt.encode(claims, key, algorithm=ALGORITHM, headers={"kid": kid})
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A bearer token taken apart. Nothing in it is to be believed before `verify_token`."""
+
+    kid: str
+    algorithm: object
+    claims: dict[str, Any]
+    signed: bytes
+    signature: bytes
+
+    @classmethod
+    def parse(cls, text: str) -> Token:
+        """`SignatureError` for what is no JWT, or names no key."""
+        try:
+            parts = _JWS.decode_complete(text, options={"verify_signature": False})
+            claims = json.loads(parts["payload"])
+        except (jwt.PyJWTError, ValueError, RecursionError) as error:
+            raise SignatureError("bad_token", f"the bearer token is not a JWT: {error}") from error
+        if not isinstance(claims, dict):
+            raise SignatureError("bad_token", "the bearer token is not a JWT: its claims are no JSON object")
+        kid = parts["header"].get("kid")
+        if not isinstance(kid, str):
+            raise SignatureError("bad_token", "the bearer token names no key (kid)")
+        signed = text.rpartition(".")[0].encode()
+        return cls(kid, parts["header"].get("alg"), claims, signed, parts["signature"])
 
 
 def token_key_id(token: str) -> str:
     """The key id that a token says it is signed with (not yet verified)."""
-    try:
-        kid = jwt.get_unverified_header(token).get("kid")
-    except jwt.PyJWTError as error:
-        raise SignatureError("bad_token", f"the bearer token is not a JWT: {error}") from error
-    if not isinstance(kid, str):
-        raise SignatureError("bad_token", "the bearer token names no key (kid)")
-    return kid
+    return Token.parse(token).kid
 
 
 def verify_request(
@@ -112,11 +139,37 @@ def verify_request(
 
     `fields`, the request's `fields_claim`, counts where the token signs it.
     """
-    claims = _verified_claims(token, find_key())
+    verify_token(
+        Token.parse(token),
+        find_key(),
+        robot=robot,
+        method=method,
+        target=target,
+        digest=digest,
+        now_ns=now_ns,
+        upload=upload,
+        fields=fields,
+    )
+
+
+def verify_token(
+    token: Token,
+    key: Ed25519PublicKey,
+    *,
+    robot: str,
+    method: str,
+    target: str,
+    digest: str,
+    now_ns: int,
+    upload: str = "",
+    fields: str = "",
+) -> None:
+    """`verify_request` for a token that was parsed to find its key."""
+    claims = _verified_claims(token, key)
     now_s = now_ns / 1e9
     if claims["exp"] - claims["iat"] > MAX_TOKEN_LIFETIME_S:
         raise SignatureError("bad_token", f"a token may live {MAX_TOKEN_LIFETIME_S} s at most")
-    if not claims["iat"] - MAX_TOKEN_LIFETIME_S <= now_s <= claims["exp"]:
+    if not max(claims["iat"] - MAX_TOKEN_LIFETIME_S, claims.get("nbf", 0)) <= now_s <= claims["exp"]:
         raise SignatureError(
             "clock", f"token is for {claims['iat']}..{claims['exp']}, the server's time is {now_s:.0f}"
         )
@@ -134,15 +187,20 @@ def verify_request(
             raise SignatureError("bad_signature", f"the token was signed for another {said}")
 
 
-def _verified_claims(token: str, key: Ed25519PublicKey) -> dict[str, Any]:
-    needed = ["sub", "aud", "iat", "exp", "htm", "htu", "dig"]
-    options: Any = {"require": needed, "verify_exp": False, "verify_iat": False}
+def _verified_claims(token: Token, key: Ed25519PublicKey) -> dict[str, Any]:
+    if token.algorithm != ALGORITHM:
+        raise SignatureError("bad_token", f"the bearer token must be signed with {ALGORITHM}")
     try:
-        claims: dict[str, Any] = jwt.decode(token, key, algorithms=["EdDSA"], audience=AUDIENCE, options=options)
-    except jwt.InvalidSignatureError as error:
+        key.verify(token.signature, token.signed)
+    except InvalidSignature as error:
         raise SignatureError("bad_signature", "the token is not signed by this robot's key") from error
-    except jwt.PyJWTError as error:
-        raise SignatureError("bad_token", f"the bearer token is not valid: {error}") from error
-    if not all(isinstance(claims[name], int) for name in ("iat", "exp")):
-        raise SignatureError("bad_token", "iat and exp must be whole seconds")
+    claims = token.claims
+    missing = [name for name in _NEEDED_CLAIMS if claims.get(name) is None]
+    if missing:
+        raise SignatureError("bad_token", f"the bearer token is not valid: it lacks {', '.join(missing)}")
+    audience = claims["aud"]
+    if AUDIENCE not in (audience if isinstance(audience, list) else [audience]):
+        raise SignatureError("bad_token", f"the bearer token is not valid: aud must be {AUDIENCE}")
+    if not all(type(claims.get(name, 0)) is int for name in ("iat", "exp", "nbf")):
+        raise SignatureError("bad_token", "iat, exp and nbf must be whole seconds")
     return claims

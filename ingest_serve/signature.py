@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
-import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from starlette.requests import Request
 
-from edge.errors import SignatureError
-from edge.signing import fields_claim, token_key_id, upload_claim, verify_request
+from edge.signing import Token, fields_claim, upload_claim, verify_token
 from edge.wire import UPLOAD_COMPLETE_HEADER, UPLOAD_OFFSET_HEADER
 from ingest_serve.errors import Refused
 
@@ -19,21 +16,25 @@ FindKey = Callable[[str, str], Awaitable[Ed25519PublicKey | None]]
 
 async def check_robot_signature(request: Request, find_key: FindKey, *, robot: str, digest: str, now_ns: int) -> str:
     """The id of the robot's key that signed this very request. `Refused` or `SignatureError` otherwise."""
-    token = bearer_token(request)
-    kid = token_key_id(token)
-    _check_subject(token, robot)
-    key = await find_key(robot, kid)
+    token = Token.parse(bearer_token(request))
+    if token.claims.get("sub") != robot:  # its key would only be unknown under this one's name
+        raise Refused("wrong_robot", f"the token is another robot's, the route is that of {robot!r}")
+    key = await find_key(robot, token.kid)
     if key is None:
-        raise Refused("unknown_key", f"robot {robot!r} has no key {kid[:80]!r}")
-    check_signature(request, key, robot=robot, digest=digest, now_ns=now_ns)
-    return kid
+        raise Refused("unknown_key", f"robot {robot!r} has no key {token.kid[:80]!r}")
+    _check(token, request, key, robot=robot, digest=digest, now_ns=now_ns)
+    return token.kid
 
 
 def check_signature(request: Request, key: Ed25519PublicKey, *, robot: str, digest: str, now_ns: int) -> None:
     """`SignatureError` unless the holder of `key` made the token for this very request."""
-    verify_request(
-        bearer_token(request),
-        lambda: key,
+    _check(Token.parse(bearer_token(request)), request, key, robot=robot, digest=digest, now_ns=now_ns)
+
+
+def _check(token: Token, request: Request, key: Ed25519PublicKey, *, robot: str, digest: str, now_ns: int) -> None:
+    verify_token(
+        token,
+        key,
         robot=robot,
         method=request.method,
         target=signed_target(request),
@@ -67,13 +68,3 @@ def signed_upload(request: Request) -> str:
     """Where a piece goes and whether it is the last, as the token must say it."""
     headers = request.headers
     return upload_claim(headers.get(UPLOAD_OFFSET_HEADER, ""), headers.get(UPLOAD_COMPLETE_HEADER, ""))
-
-
-def _check_subject(token: str, robot: str) -> None:
-    """Say early that a token is another robot's: its key would only be unknown under this one's name."""
-    try:
-        claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
-    except jwt.PyJWTError as error:
-        raise SignatureError("bad_token", f"the bearer token is not valid: {error}") from error
-    if claims.get("sub") != robot:
-        raise Refused("wrong_robot", f"the token is another robot's, the route is that of {robot!r}")

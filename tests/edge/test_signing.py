@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from base64 import urlsafe_b64encode
 from typing import Any
 
 import jwt
@@ -45,6 +47,11 @@ def _claims(**changed: Any) -> dict[str, Any]:
         "dig": DIGEST,
     }
     return {name: value for name, value in {**claims, **changed}.items() if value is not None}
+
+
+def _token(key: Any, *, algorithm: str = "EdDSA", **changed: Any) -> str:
+    """A token with a key id, whose claims and algorithm are as they are told to be."""
+    return jwt.encode(_claims(**changed), key, algorithm=algorithm, headers={"kid": "0123456789abcdef"})
 
 
 def test_a_signed_request_is_accepted_as_it_was_made(key: Ed25519PrivateKey) -> None:
@@ -102,13 +109,12 @@ def test_a_token_within_its_time_is_accepted(key: Ed25519PrivateKey, late_s: int
 
 def test_a_token_that_would_live_too_long_is_refused(key: Ed25519PrivateKey) -> None:
     issued = NOW_NS // 10**9
-    token = jwt.encode(_claims(exp=issued + signing.MAX_TOKEN_LIFETIME_S + 1), key, algorithm="EdDSA")
-    assert _code(token, key) == "bad_token"
+    assert _code(_token(key, exp=issued + signing.MAX_TOKEN_LIFETIME_S + 1), key) == "bad_token"
 
 
 @pytest.mark.parametrize("name", ["sub", "aud", "iat", "exp", "htm", "htu", "dig"])
 def test_a_token_without_one_of_its_claims_is_refused(key: Ed25519PrivateKey, name: str) -> None:
-    assert _code(jwt.encode(_claims(**{name: None}), key, algorithm="EdDSA"), key) == "bad_token"
+    assert _code(_token(key, **{name: None}), key) == "bad_token"
 
 
 @pytest.mark.parametrize(
@@ -117,14 +123,39 @@ def test_a_token_without_one_of_its_claims_is_refused(key: Ed25519PrivateKey, na
 )
 def test_a_token_with_claims_of_the_wrong_sort_is_refused(key: Ed25519PrivateKey, changed: dict[str, Any]) -> None:
     with pytest.raises((SignatureError, TypeError)) as caught:
-        _verify(jwt.encode(_claims(**changed), key, algorithm="EdDSA"), key)
+        _verify(_token(key, **changed), key)
     assert caught.type is SignatureError
 
 
+@pytest.mark.parametrize("audience", [signing.AUDIENCE, ["somebody-else", signing.AUDIENCE]])
+def test_a_token_may_be_for_others_too(key: Ed25519PrivateKey, audience: object) -> None:
+    _verify(_token(key, aud=audience), key)
+
+
+def test_a_token_is_not_good_before_it_says_so(key: Ed25519PrivateKey) -> None:
+    issued = NOW_NS // 10**9
+    _verify(_token(key, nbf=issued), key)
+    assert _code(_token(key, nbf=issued + 1), key) == "clock"
+
+
+@pytest.mark.parametrize("claims", [b"[]", b"7", b"{", b"[" * 100_000])
+def test_a_token_whose_claims_are_no_object_is_none(key: Ed25519PrivateKey, claims: bytes) -> None:
+    token = jwt.PyJWS().encode(claims, key, algorithm="EdDSA", headers={"kid": "0123456789abcdef"})
+    assert _code(token, key) == "bad_token"
+
+
 def test_a_token_signed_with_a_shared_secret_or_not_at_all_is_refused(key: Ed25519PrivateKey) -> None:
-    unsigned = jwt.encode(_claims(), None, algorithm="none")  # type: ignore[arg-type]
-    shared = jwt.encode(_claims(), signing.public_bytes(key.public_key()), algorithm="HS256")
+    unsigned = _token(None, algorithm="none")
+    shared = _token(signing.public_bytes(key.public_key()), algorithm="HS256")
     assert {_code(unsigned, key), _code(shared, key)} == {"bad_token"}
+
+
+@pytest.mark.parametrize("algorithm", ["none", "HS256", "ES256", "", None])
+def test_a_good_signature_under_another_algorithm_s_name_is_refused(key: Ed25519PrivateKey, algorithm: object) -> None:
+    head = json.dumps({"alg": algorithm, "kid": "0123456789abcdef"}).encode()
+    signed = ".".join(urlsafe_b64encode(part).decode().rstrip("=") for part in (head, json.dumps(_claims()).encode()))
+    signature = urlsafe_b64encode(key.sign(signed.encode())).decode().rstrip("=")
+    assert _code(f"{signed}.{signature}", key) == "bad_token"
 
 
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "a.b.c.d", "\0", "é", "eyJ" * 1000])
