@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import lance
+import numpy as np
 import pyarrow as pa
 import requests
 
@@ -50,6 +55,25 @@ class Researcher:
 
     def clip(self, start: Any = T0, end: Any = T0 + 100 * S, **more: Any) -> Any:
         return self.get("robots/h1/video", **({"stream": "head", "start": start, "end": end} | more))
+
+
+@contextmanager
+def lazy_reader(ada: Researcher, target: str) -> Iterator[socket.socket]:
+    """A connection on which `target` was asked for, and of whose answer only the status is read."""
+    address = urlsplit(ada.server.url)
+    with socket.create_connection((address.hostname, address.port)) as lazy:
+        lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        lazy.settimeout(30)
+        lazy.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ada.token}\r\n\r\n".encode())
+        assert lazy.recv(12) == b"HTTP/1.1 200"
+        yield lazy
+
+
+def wide_rows(robot: str, *, rows: int, width: int) -> pa.Table:
+    """Numbers that nobody can compress: `rows` × `width` × 20 bytes of JSON."""
+    values = pa.array(np.random.default_rng(1).normal(size=rows * width))
+    own = {"robot_id": [robot] * rows, "t_ns": T0 + np.arange(rows)}
+    return pa.table({**own, "q": pa.FixedSizeListArray.from_arrays(values, width)})
 
 
 def film(storage: Storage) -> Filmed:

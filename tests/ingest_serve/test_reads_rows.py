@@ -15,10 +15,11 @@ import pyarrow as pa
 import pytest
 
 from dataset_catalog.storage import Storage
+from ingest_serve.read_settings import ReadSettings
 from ingest_serve.row_forms import ARROW, CSV, NDJSON, chosen_form
 from tests.dataset_catalog.filmed import T0, Filmed, gray_packets
 from tests.ingest_serve.conftest import Server, refusal, serve
-from tests.ingest_serve.reading import Researcher, S, film, publish_telemetry
+from tests.ingest_serve.reading import Researcher, S, film, lazy_reader, publish_telemetry, wide_rows
 
 HUGE = 2**63 - 3
 OWN = {"robot_id": pa.string(), "recording_id": pa.string(), "t_ns": pa.int64()}
@@ -138,6 +139,16 @@ def test_many_rows_come_in_batches_that_are_small(ada: Researcher, storage: Stor
     assert max(batch.num_rows for batch in batches) <= 1024
     assert sum(batch.num_rows for batch in batches) == n
     assert batches[-1]["q"][-1].as_py() == [8.0 * n - 8 + k for k in range(8)]
+
+
+def test_a_reader_that_takes_nothing_holds_up_nobody_and_one_that_goes_leaves_its_turn(
+    ada: Researcher, storage: Storage
+) -> None:
+    publish_telemetry(storage, {"wide": wide_rows("h1", rows=8000, width=250)})
+    for _ in range(ReadSettings().at_once + 1):
+        with lazy_reader(ada, "/v1/robots/h1/telemetry?topic=/wide"):
+            last = ada.get("robots/h1/telemetry", topic="/wide", start=T0 + 7998)
+    assert [json.loads(line)["t_ns"] - T0 for line in last.content.splitlines()] == [7998, 7999]
 
 
 def test_what_is_not_there_or_not_acceptable_is_said(ada: Researcher, storage: Storage) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +30,7 @@ from tests.dataset_catalog.filmed import (
     rgb,
 )
 from tests.ingest_serve.conftest import Server, refusal, serve, wait_until
-from tests.ingest_serve.reading import Researcher, S, film
+from tests.ingest_serve.reading import Researcher, S, film, lazy_reader
 
 
 @pytest.fixture(autouse=True)
@@ -264,10 +263,7 @@ def test_a_reader_that_takes_nothing_makes_the_server_hold_nothing(
     read: list[int] = []
     pread = answers.os.pread
     monkeypatch.setattr(answers.os, "pread", lambda fd, size, at: read.append(size) or pread(fd, size, at))
-    with socket.create_connection(ada.server.address) as lazy:
-        lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        target = f"/v1/robots/h1/video?stream=head&start={T0}&end={T0 + 100 * S}"
-        lazy.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ada.token}\r\n\r\n".encode())
+    with lazy_reader(ada, f"/v1/robots/h1/video?stream=head&start={T0}&end={T0 + 100 * S}"):
         wait_until(lambda: len(read) > 0, limit_s=20)
         again = ada.clip()  # a brisk one goes past it
         brisk = len(again.content)
