@@ -1,6 +1,6 @@
 """The layout of unfinished uploads in the bucket, writer and reader together: every piece is one object, written once.
 
-uploads/{robot}/{id}/creation          what was said of the whole when the upload was created, as JSON
+uploads/{robot}/{id}/creation          what was said of the whole when the upload was created, as JSON and its SHA-256
 uploads/{robot}/{id}/{offset:012d}     the bytes from this offset on, stored only whole and verified
 
 The upload's offset is where its pieces end that follow one another from 0 on, so any replica knows it from a listing.
@@ -11,6 +11,7 @@ bytes, and may be built on. Without `creation` there is no upload, so that goes 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -20,7 +21,7 @@ from typing import Any
 from dataset_catalog.storage import Storage
 from edge.wire import Kind, SegmentId
 from ingest_serve.bucket import Bucket, Entry
-from ingest_serve.errors import DamagedObject
+from ingest_serve.errors import DamagedObject, StorageUnavailable
 from ingest_serve.raw_store import RawObject
 
 MAX_PIECES = 4096
@@ -46,13 +47,18 @@ class Creation:
     robot_clock: str | None
 
     def as_bytes(self) -> bytes:
-        return json.dumps(asdict(self), sort_keys=True).encode()
+        """A line of JSON, and a line with its SHA-256: what is read here names the object that is stored."""
+        line = json.dumps(asdict(self), sort_keys=True).encode()
+        return line + b"\n" + hashlib.sha256(line).hexdigest().encode()
 
     @classmethod
     def parse(cls, body: bytes) -> Creation:
         """`DamagedObject` unless it is one that we wrote."""
+        line, _, sha256 = body.partition(b"\n")
+        if hashlib.sha256(line).hexdigest().encode() != sha256:
+            raise DamagedObject("what was said at an upload's creation has changed since")
         try:
-            fields: dict[str, Any] = json.loads(body)
+            fields: dict[str, Any] = json.loads(line)
             return cls(**{**fields, "segment": SegmentId(**fields["segment"])})
         except (ValueError, LookupError, TypeError) as error:
             raise DamagedObject(f"what was said at an upload's creation cannot be read: {error!r}") from error
@@ -115,7 +121,10 @@ class Pieces:
             return None
         sizes = tuple(_chain(self._bucket.entries(_prefix(robot, upload))))
         found = self._bucket.read(f"{_prefix(robot, upload)}/{_CREATION}")  # after the listing: this is removed first
-        return None if found is None else Unfinished(Creation.parse(found[1]), sizes)
+        try:
+            return None if found is None else Unfinished(Creation.parse(found[1]), sizes)
+        except DamagedObject as error:  # perhaps only on its way here
+            raise StorageUnavailable(f"upload {upload} of robot {robot!r}: {error}") from error
 
     async def add(self, robot: str, upload: str, body: bytes | bytearray, *, offset: int, sha256: str) -> bool:
         """Store one piece; durable when it returns True. False: other bytes stand at this offset."""

@@ -17,7 +17,7 @@ from dataset_catalog.storage import Storage
 from edge.errors import BadName
 from edge.wire import Kind, SegmentId, check_recording, check_robot, check_stream
 from ingest_serve.bucket import Bucket, Head
-from ingest_serve.errors import DamagedObject, NotStored
+from ingest_serve.errors import DamagedObject, NotStored, StorageUnavailable
 
 LIST_THREADS = 16
 
@@ -174,7 +174,10 @@ class RawStore:
 def _compare(segment: SegmentId, sha256: str, head: Head) -> AlreadyStored | Conflict:
     stored_sha256 = head.attributes.get("sha256", "")
     if stored_sha256 == sha256:
-        return AlreadyStored(RawObject.from_head(segment, head))
+        try:
+            return AlreadyStored(RawObject.from_head(segment, head))
+        except DamagedObject as error:  # perhaps only on its way here
+            raise StorageUnavailable(str(error)) from error
     return Conflict(stored_sha256, None)
 
 

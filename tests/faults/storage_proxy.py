@@ -380,7 +380,8 @@ class FlipAnswer:
         head, body = await exchange.answer()
         whole = flipped(head + body, at=self.at, bit=self.bit)
         await exchange.reply(whole[: len(head)], whole[len(head) :])
-        exchange.end()
+        if self.at < len(head):  # the client may wait for more bytes
+            exchange.end()
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,8 +45,8 @@ def add(pieces: Pieces, body: bytes, offset: int, *, upload: str = ID) -> bool:
 def test_what_was_said_at_the_creation_comes_back_and_stands(pieces: Pieces) -> None:
     assert pieces.find("g1-001", ID) is None
     assert pieces.create("g1-001", ID, CREATION)
-    later = Creation.parse(CREATION.as_bytes().replace(b'"length": 10', b'"length": 11'))
-    assert later.length == 11
+    later = replace(CREATION, length=11)
+    assert Creation.parse(later.as_bytes()) == later
     assert not pieces.create("g1-001", ID, later)
     assert pieces.find("g1-001", ID) == Unfinished(CREATION, ())
 
@@ -216,10 +216,24 @@ def test_an_id_of_another_form_never_becomes_a_path(pieces: Pieces, upload: str)
     assert pieces.find("g1-001", upload) is None
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", CREATION.as_bytes().replace(b'"kind"', b'"sort"')])
-def test_a_creation_that_cannot_be_read_is_damaged(body: bytes) -> None:
-    with pytest.raises(DamagedObject):
-        Creation.parse(body)
+LINE = CREATION.as_bytes().partition(b"\n")[0]
+
+
+@pytest.mark.parametrize("line", [b"", b"{", b"[]", b"{}", LINE.replace(b'"kind"', b'"sort"')])
+def test_a_creation_that_cannot_be_read_is_damaged(line: bytes) -> None:
+    for body in (line, line + b"\n" + hashlib.sha256(line).hexdigest().encode()):
+        with pytest.raises(DamagedObject):
+            Creation.parse(body)
+
+
+def test_a_creation_of_which_a_bit_has_changed_is_nothing_to_go_by(pieces: Pieces, bucket: Bucket) -> None:
+    body = CREATION.as_bytes()
+    for at in range(len(body)):
+        with pytest.raises(DamagedObject):
+            Creation.parse(body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :])
+    bucket.create(f"uploads/g1-001/{ID}/creation", body.replace(b'"length": 10', b'"length": 11'))
+    with pytest.raises(StorageUnavailable):
+        pieces.find("g1-001", ID)
 
 
 def test_unfinished_uploads_are_no_streams(pieces: Pieces, bucket: Bucket) -> None:
