@@ -27,7 +27,7 @@ class Address:
 
 @dataclass(slots=True)
 class Met:
-    """What became of one client: how long it was borne, what it sent, what it was answered."""
+    """What became of one client: how long it was borne once it was connected, what it sent, what it was answered."""
 
     closed: bool = False
     seconds: float = 0.0
@@ -98,6 +98,7 @@ async def _meeting(address: Address, opening: bytes, send: Any, *, limit_s: floa
 async def _meet(address: Address, opening: bytes, send: Any, met: Met) -> None:
     """Until the other side closes: that is seen by reading, whatever is being sent."""
     reader, writer = await asyncio.open_connection(address.host, address.port, ssl=address.tls)
+    met.began = time.monotonic()
     writer.write(opening)
     sending = asyncio.create_task(send(writer, met))
     try:

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from edge.segment import MAGIC
+from fleetfeed.demo.work import storage_of
+from fleetfeed.stack import StackInfo
 from tests.faults.campaign import is_soak
 from tests.faults.hostile_clients import CHUNK, Address, Met, all_at_once, head, pushing
+from tests.faults.redeploying import replicas
 from tests.faults.replica import Replicas, new_lake
 from tests.faults.storage_proxy import Asked, Hang, StorageProxy
 from tests.ingest_serve.conftest import Clock, Robot, Server, Upload
@@ -30,10 +33,9 @@ BODY = MAGIC + bytes(3 * MB) + MAGIC
 
 @dataclass
 class Watched:
-    """One replica in a process of its own, whose S3 goes by way of `proxy`."""
+    """One replica in a process of its own."""
 
     server: Server
-    proxy: StorageProxy
     pid: int
     robots: list[Robot]
 
@@ -54,15 +56,33 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
-def watched(s3_endpoint: str) -> Iterator[Watched]:
+def proxy(s3_endpoint: str) -> Iterator[StorageProxy]:
+    with StorageProxy(s3_endpoint) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def watched(s3_endpoint: str, proxy: StorageProxy) -> Iterator[Watched]:
+    """Its S3 goes by way of `proxy`."""
     lake = new_lake(s3_endpoint)
     settings = {"max_telemetry_bytes": LARGEST, "max_video_bytes": LARGEST, "max_bytes_in_flight": CAP}
-    with StorageProxy(s3_endpoint) as proxy, Replicas(lake, endpoint_url=proxy.url, settings=settings) as replicas:
-        pid = replicas.start()
-        server = Server(replicas.url, lake, Clock())
-        robots = [server.new_robot(f"g1-{number:03d}") for number in range(ROBOTS)]
-        assert robots[0].send(robots[0].upload(BODY, kind="video")).status_code == 201
-        yield Watched(server, proxy, pid, robots)
+    with Replicas(lake, endpoint_url=proxy.url, settings=settings) as started:
+        pid = started.start()
+        yield warmed_up(Watched(Server(started.url, lake, Clock()), pid, []))
+
+
+@pytest.fixture
+def watched_serve(stack: StackInfo) -> Watched:
+    """The replica under Serve, with its defaults."""
+    (replica,) = replicas(stack)
+    return warmed_up(Watched(Server(stack.http_url, storage_of(stack), Clock()), replica.pid, []))
+
+
+def warmed_up(watched: Watched) -> Watched:
+    watched.robots += [watched.server.new_robot(f"g1-{number:03d}") for number in range(ROBOTS)]
+    one = watched.robots[0]
+    assert one.send(one.upload(BODY, kind="video")).status_code in (200, 201)
+    return watched
 
 
 def head_of(upload: Upload, **fields: str) -> bytes:
@@ -106,29 +126,43 @@ def test_more_bytes_than_were_declared_fill_no_memory(watched: Watched) -> None:
     assert all(one.closed for one in met)
 
 
-def test_bodies_that_come_while_a_key_is_looked_up_wait_outside(watched: Watched) -> None:
-    watched.proxy.schedule = stalled("GET")
+def test_bodies_that_come_while_a_key_is_looked_up_wait_outside(watched: Watched, proxy: StorageProxy) -> None:
+    proxy.schedule = stalled("GET")
     strangers = [Robot(watched.server, f"h1-{number:03d}", watched.robots[0].key) for number in range(CONNECTIONS)]
     openings = [head_of(one.upload(kind="video"), **{"Content-Length": str(LARGEST)}) for one in strangers]
     most, met = watched.most_while(lambda: attack(watched, openings))
-    watched.proxy.heal()
+    proxy.heal()
     assert most < OVERHEAD + CONNECTIONS * PER_CONNECTION
     assert {one.status for one in met} <= {0, 503}
 
 
-def test_bodies_that_wait_for_a_stalled_s3_hold_no_more_than_they_may(watched: Watched) -> None:
+def test_bodies_that_wait_for_a_stalled_s3_hold_no_more_than_they_may(watched: Watched, proxy: StorageProxy) -> None:
     """The last one, for the process keeps some of what it has held."""
-    watched.proxy.schedule = stalled("PUT")
-    uploads = [robot.upload(BODY, seq=seq, kind="video") for robot in watched.robots for seq in range(11, 19)]
-    openings = [head_of(one, **{"Content-Length": str(len(BODY))}) + BODY for one in uploads]
-    most, met = watched.most_while(lambda: attack(watched, openings, bytes_each=0))
-    watched.proxy.heal()
+    proxy.schedule = stalled("PUT")
+    uploads = large_uploads(watched)
+    most, met = watched.most_while(lambda: attack(watched, uploads, bytes_each=0))
+    proxy.heal()
     statuses = Counter(one.status for one in met)
     assert statuses[503] + statuses[429] >= len(uploads) - BODY_BYTES // len(BODY)
     assert statuses[201] == 0
     assert BODY_BYTES // 2 < most < CAP + OVERHEAD + len(uploads) * PER_CONNECTION
     robot = watched.robots[1]
     assert robot.send(robot.upload(BODY, seq=100, kind="video")).status_code == 201
+
+
+@pytest.mark.stack
+@pytest.mark.skipif(not is_soak(), reason="a soak's: with the defaults, 800 MB are sent")
+def test_more_bodies_than_a_replica_may_hold_do_not_fill_it_under_serve(watched_serve: Watched) -> None:
+    uploads = large_uploads(watched_serve)
+    most, met = watched_serve.most_while(lambda: attack(watched_serve, uploads, bytes_each=0))
+    print(f"{len(uploads)} bodies: {Counter(one.status for one in met)}; at most {most >> 20} MiB more")
+    assert most < CAP + OVERHEAD + len(uploads) * PER_CONNECTION
+    assert len(uploads) * len(BODY) > 1.5 * (CAP + OVERHEAD + len(uploads) * PER_CONNECTION)
+
+
+def large_uploads(watched: Watched) -> list[bytes]:
+    uploads = [robot.upload(BODY, seq=seq, kind="video") for robot in watched.robots for seq in range(11, 19)]
+    return [head_of(one, **{"Content-Length": str(len(BODY))}) + BODY for one in uploads]
 
 
 def stalled(method: str) -> Callable[[Asked], Hang | None]:
