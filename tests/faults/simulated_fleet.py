@@ -24,8 +24,9 @@ from ingest_serve.bucket import Bucket
 from ingest_serve.revocations import LOOKUP_LIMIT_S
 from tests.edge.delivering import QuickDisk
 from tests.faults.audited_robot import AuditedRobot
+from tests.faults.campaign import is_soak
 
-SCALE = 10.0
+SCALE = 5.0 if is_soak() else 10.0
 SEGMENT_S = 10.0
 SMALL, LARGE, PIECE = 24 << 10, 640 << 10, 256 << 10
 LARGE_EVERY = 16
