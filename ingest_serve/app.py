@@ -29,6 +29,7 @@ from ingest_serve.replica import Clock, Replica
 from ingest_serve.resumable import Resumable
 from ingest_serve.revocations import LOOKUP_LIMIT_S
 from ingest_serve.settings import IngestSettings
+from ingest_serve.short_way import Answer, Handler, ShortWay
 from ingest_serve.strict import StrictRoute
 from ingest_serve.uploads import Uploads
 
@@ -98,10 +99,10 @@ def create_app(
     replica = Replica(storage, settings, clock)
     app = FastAPI(title="fleetfeed ingest", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.router.route_class = StrictRoute
+    answer, uploads = _answer_refusals(app, settings), _route_uploads(app, replica)
+    app.add_middleware(ShortWay, handlers=uploads, answer=answer, answered=ANSWERED)
     app.add_middleware(Gate, retry_after_s=settings.retry_after_s)
     app.add_middleware(Envelope, clock=clock)
-    _answer_refusals(app, settings)
-    _route_uploads(app, replica)
     _route_keys(app, replica)
     admin.add_routes(app, replica)
     reads.add_routes(app, replica, reader or create_reads(storage, ReadSettings()))
@@ -111,7 +112,7 @@ def create_app(
     return app
 
 
-def _answer_refusals(app: FastAPI, settings: IngestSettings) -> None:
+def _answer_refusals(app: FastAPI, settings: IngestSettings) -> Answer:
     async def answer(request: Request, error: Exception) -> Response:
         if isinstance(error, StorageUnavailable):
             path = request.scope["path"]
@@ -122,9 +123,10 @@ def _answer_refusals(app: FastAPI, settings: IngestSettings) -> None:
 
     for kind in ANSWERED:
         app.add_exception_handler(kind, answer)
+    return answer
 
 
-def _route_uploads(app: FastAPI, replica: Replica) -> None:
+def _route_uploads(app: FastAPI, replica: Replica) -> dict[str, Handler]:
     resumable = Resumable(replica)
     uploads = Uploads(replica, resumable)
     robot = "/v1/robots/{robot}"
@@ -134,6 +136,7 @@ def _route_uploads(app: FastAPI, replica: Replica) -> None:
     app.add_api_route(one, resumable.offset, methods=["HEAD"], **openapi.offset_docs())
     app.add_api_route(one, resumable.append, methods=["PATCH"], **openapi.append_docs())
     app.add_api_route(one, resumable.cancel, methods=["DELETE"], **openapi.cancel_docs())
+    return {"telemetry": uploads.telemetry, "video": uploads.video}
 
 
 def _route_keys(app: FastAPI, replica: Replica) -> None:

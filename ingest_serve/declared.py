@@ -42,7 +42,6 @@ _NUMBER = re.compile("0|[1-9][0-9]{0,19}")
 _COMPLETE = {"?0": False, "?1": True}
 
 
-
 def _spelt_in_digits(text: object) -> object:
     """A number has one spelling: pydantic alone takes "+1", "1_0", "1.0" and " 1" too."""
     if isinstance(text, str) and not _NUMBER.fullmatch(text):
