@@ -95,7 +95,7 @@ def test_a_bit_of_a_piece_that_changes_on_the_way_to_s3_is_never_stored(
     server: Server, proxy: StorageProxy, what: str
 ) -> None:
     robot, right = server.new_robot(), Right()
-    for n, bit in enumerate(bits(HEAD, test=25)):
+    for n, bit in enumerate(bits(HEAD, test=15)):
         upload = Resuming(robot, MAGIC + b"%08d" % n + MAGIC, seq=n)
         proxy.schedule = first_put(Flip(bit.at, bit.bit), what)
         right.add(
@@ -111,7 +111,7 @@ def test_a_bit_of_a_piece_that_changes_on_the_way_to_s3_is_never_stored(
 
 def test_a_key_that_changed_on_the_way_from_s3_is_not_kept(server: Server, proxy: StorageProxy) -> None:
     """A replica keeps keys for an hour: with a wrong one it would lock the robot out for as long."""
-    chosen = list(bits(ANSWER, test=40))
+    chosen = list(bits(ANSWER, test=25))
     robots = [server.new_robot(f"robot-{n}") for n in range(len(chosen))]
     for robot, bit in zip(robots, chosen, strict=True):
         flip = FlipAnswer(bit.at, bit.bit)
@@ -132,7 +132,7 @@ def test_a_piece_that_changed_on_the_way_from_s3_is_never_joined(
     robot = AuditedRobot(memory_path / "robot", "robot", url=server.url, bucket=server.bucket, disk=QuickDisk())
     robot.enrol()
     changed = 0
-    for n, bit in enumerate(bits(PIECE, test=12)):
+    for n, bit in enumerate(bits(PIECE, test=6)):
         robot.seal(2 * PIECE, seq=n, kind="video", seed=n)
         flip, first = FlipAnswer(ANSWER + bit.at, bit.bit), len(proxy.seen)
         proxy.schedule = lambda asked, flip=flip: (  # type: ignore[misc]
@@ -168,7 +168,7 @@ def test_a_receipt_of_which_a_bit_has_changed_frees_nothing_by_mistake(
     server: Server, front: StorageProxy, memory_path: Path
 ) -> None:
     robot = Behind(memory_path / "robot", server, front).robot
-    for n, bit in enumerate(bits(ANSWER, test=60)):
+    for n, bit in enumerate(bits(ANSWER, test=30)):
         robot.seal(500, seq=n, seed=n)
         number = len(front.seen)
         front.schedule = lambda _, bit=bit, number=number: (  # type: ignore[misc]
@@ -186,7 +186,7 @@ def test_a_refusal_of_the_moment_of_which_a_bit_has_changed_gives_nothing_up(
     robot = Behind(memory_path / "robot", server, front).robot
     proxy.schedule = lambda asked: FORBIDDEN if asked.method == "PUT" else None
     item = robot.seal(500, seq=0, seed=0)
-    for bit in bits(ANSWER, test=40):
+    for bit in bits(ANSWER, test=25):
         front.schedule = lambda _, bit=bit: FlipAnswer(bit.at, bit.bit)  # type: ignore[misc]
         outcome = robot.uploader()._try(item.stem)  # one try, without what a robot waits after it
         assert outcome.end == "again"
@@ -233,4 +233,4 @@ def test_whatever_bits_change_all_arrives_as_it_was(
         proxy.heal()
         robot.check()
 
-    run_trials(trial, memory_path, test=3, soak=1000)
+    run_trials(trial, memory_path, test=2, soak=1000)

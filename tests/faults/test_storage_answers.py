@@ -64,10 +64,10 @@ def of_raw(faults: dict[str, list[Fault | None]]) -> Callable[[Asked], Fault | N
 IN_DOUBT: dict[str, tuple[dict[str, list[Fault | None]], int]] = {
     # what S3 does to the requests for the object, in order; what the robot is answered in the end
     "the answer is lost": ({"PUT": [LoseAnswer()]}, 200),
-    "every answer is lost": ({"PUT": [LoseAnswer()] * 6}, 200),
+    "every answer is lost": ({"PUT": [LoseAnswer()] * 4}, 200),
     "an error is answered, though it is stored": ({"PUT": [SayError(INTERNAL_ERROR)]}, 200),
     "slow down is answered, though it is stored": ({"PUT": [SayError(SLOW_DOWN)]}, 200),
-    "slow down ten times, though it is stored": ({"PUT": [SayError(SLOW_DOWN)] * 6}, 200),
+    "slow down ten times, though it is stored": ({"PUT": [SayError(SLOW_DOWN)] * 4}, 200),
     "stored with 409": ({"PUT": [SayError(CONFLICT)]}, 200),
     "stored with 412": ({"PUT": [SayError(PRECONDITION_FAILED)]}, 200),
     "stored with 403": ({"PUT": [SayError(FORBIDDEN)]}, 200),
@@ -80,10 +80,10 @@ IN_DOUBT: dict[str, tuple[dict[str, list[Fault | None]], int]] = {
     "an error though stored, and the head hangs": ({"PUT": [SayError(SLOW_DOWN)], "HEAD": [Hang()]}, 200),
     "stored, and the head does not see it yet": ({"PUT": [LoseAnswer()], "HEAD": [NOT_FOUND]}, 200),
     "it hangs": ({"PUT": [Hang()]}, 201),
-    "cut before": ({"PUT": [CutBefore()] * 6}, 201),
-    "cut within": ({"PUT": [Cut(0.5)] * 6}, 201),
+    "cut before": ({"PUT": [CutBefore()] * 4}, 201),
+    "cut within": ({"PUT": [Cut(0.5)] * 4}, 201),
     "cut short under a head that says so": ({"PUT": [Truncate(0.5)]}, 201),
-    "an error before": ({"PUT": [INTERNAL_ERROR] * 6}, 201),
+    "an error before": ({"PUT": [INTERNAL_ERROR] * 4}, 201),
 }
 HEARD = ("409 for longer than a robot is kept waiting", "it hangs", "cut before", "an error before")
 

@@ -49,12 +49,14 @@ from tests.faults.storage_proxy import (
 from tests.ingest_serve.conftest import Clock, Robot, Server, refusal, wait_until
 
 ROBOTS = 200 if is_soak() else 40
-FAULT_S = 600 if is_soak() else 90  # of the robots' seconds
+FAULT_S = 600 if is_soak() else 80  # of the robots' seconds
 RESUMES_S = 60.0  # a limit for a machine that has much else to do; the report tells what it took
 REPEATED = 2  # tries of a segment that fail while S3 is there again, or errs by chance
 MIB = 1 << 20
 MANY = 60  # bodies of 1 MiB at once: more than a replica takes
-OVERHEAD_BYTES = 48 * MIB  # what a replica may take beside the bodies, all connections and answers included
+OVERHEAD_BYTES = 48 * MIB  # what a replica may take beside the bodies, which are held and sent on,
+CONNECTION_BYTES = 128 << 10  # and for each connection
+LATE_SHARE = 0.005  # of the answers may come too late: the machine may have much else to do
 
 
 def is_create(asked: Asked) -> bool:
@@ -142,6 +144,10 @@ class Site:
         else:
             self.storage.schedule = schedule
 
+    def most_memory(self, connections: int) -> int:
+        """How much a replica may grow that takes all it may."""
+        return 2 * self.max_bytes_in_flight + OVERHEAD_BYTES + connections * CONNECTION_BYTES
+
     def memory(self) -> Memory:
         return Memory(psutil.Process(self.pid))
 
@@ -188,7 +194,7 @@ def live_through(site: Site, folder: Path, faults: Sequence[str]) -> Fleet:
         f" in {drained_s:.1f} s, what came new after {resumed_s:.2f} s;"
         f" answers {dict(fleet.answers)}; {memory.grown / MIB:.0f} MiB more memory"
     )
-    assert memory.grown <= 2 * site.max_bytes_in_flight + OVERHEAD_BYTES
+    assert memory.grown <= site.most_memory(2 * ROBOTS)
     return fleet
 
 
@@ -209,13 +215,16 @@ def test_one_fault_after_another_loses_nothing(
 
 def _check_answers(fleet: Fleet, capfd: pytest.CaptureFixture[str]) -> None:
     """The robots heard of every fault in time, from the server itself, and did not storm it."""
-    assert set(fleet.answers) <= {200, 201, 204, 404, 409, 429, 503}
+    answers = fleet.answers
+    assert set(answers) <= {200, 201, 204, 404, 409, 429, 503, "broken"}
+    assert answers["broken"] <= LATE_SHARE * answers.total()
     for robot in fleet.robots:
         tries = 2 * (12 + FAULT_S / 25)  # two at once; the wait grows to a minute
         assert robot.answers.failed <= tries + len(robot.expected) * REPEATED
     said = capfd.readouterr()
-    with capfd.disabled():
-        print(said.out)
+    if is_soak():
+        with capfd.disabled():
+            print(said.out)
     assert "Traceback" not in said.err
 
 
@@ -244,7 +253,7 @@ def test_bodies_that_wait_for_an_s3_that_hangs_stay_within_what_a_replica_may_ho
         answers = Counter(refusal(one) for one in pool.map(Robot.send, robots, uploads))
     print(f"{answers}, {memory.grown / MIB:.0f} MiB more memory")
     assert set(answers) == {(503, "busy"), (503, "storage_unavailable")}
-    assert memory.grown <= 2 * site.max_bytes_in_flight + OVERHEAD_BYTES
+    assert memory.grown <= site.most_memory(MANY)
     assert site.bucket.names("raw/many-0") == []
 
 
