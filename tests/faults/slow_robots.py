@@ -10,11 +10,13 @@ from fleetfeed.stack import StackInfo
 from ingest_serve.bucket import Bucket
 from tests.edge.delivering import QuickDisk
 from tests.faults.audited_robot import AuditedRobot
+from tests.faults.campaign import is_soak
 from tests.faults.cutting_proxy import CuttingProxy
 from tests.ingest_serve.conftest import wait_until
 
-LIMIT_S = 120.0
+LIMIT_S = 120.0 if not is_soak() else 600.0
 LINK_BYTES_S = 200_000.0
+WEAK_LINK_BYTES_S = 9_000.0  # of a piece that is to take its time; less than 2,000 is not taken
 WAITING = 6  # segments that a robot always has waiting
 SIZES = (3_000, 40_000, 200_000, 64_000)  # the third goes in pieces
 PIECE = 1 << 20
@@ -78,7 +80,7 @@ class LongPiece:
 
     def begin(self) -> None:
         """Returns when the piece is under way."""
-        self.link.bytes_per_s = PIECE / LIMIT_S
+        self.link.bytes_per_s = WEAK_LINK_BYTES_S
         self._thread.start()
         wait_until(lambda: self.link.up_bytes > 3 * self.link.piece_bytes() + 4096, limit_s=LIMIT_S)
 
