@@ -6,9 +6,10 @@ Nothing is read or made ahead of who reads it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import IO
 
 from starlette.requests import Request
@@ -53,22 +54,35 @@ class FileAnswer(Response):
 
 
 class StreamAnswer(Response):
-    """Chunks as they are made; each is made when the one before has gone."""
+    """Chunks as they are made; each is made when the one before has gone. Closes their generator.
 
-    def __init__(self, chunks: AsyncIterator[bytes], request: Request, headers: dict[str, str]) -> None:
+    The first is there before the answer is: what goes wrong until then can still be told.
+    """
+
+    def __init__(
+        self, first: bytes, rest: AsyncGenerator[bytes, None], request: Request, headers: dict[str, str]
+    ) -> None:
         super().__init__()
-        self._chunks, self._method = chunks, request.method
+        self._first, self._rest, self._method = first, rest, request.method
         self.init_headers(headers)
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        if self._method != "HEAD":
-            async for chunk in self._chunks:
-                for begin in range(0, len(chunk), CHUNK_BYTES):
-                    body = chunk[begin : begin + CHUNK_BYTES]
-                    await send({"type": "http.response.body", "body": body, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        async with contextlib.aclosing(self._rest):
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            if self._method != "HEAD":
+                await self._send_all(send)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_all(self, send: Send) -> None:
+        await _send_in_pieces(self._first, send)
+        async for chunk in self._rest:
+            await _send_in_pieces(chunk, send)
+
+
+async def _send_in_pieces(chunk: bytes, send: Send) -> None:
+    for begin in range(0, len(chunk), CHUNK_BYTES):
+        await send({"type": "http.response.body", "body": chunk[begin : begin + CHUNK_BYTES], "more_body": True})
 
 
 def wanted_range(request: Request, size: int, *, etag: str) -> tuple[int, int]:

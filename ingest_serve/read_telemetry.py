@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -51,7 +51,7 @@ class ReadTelemetry:
             **freshness(manifest),
         }
         chunks = self._workers.stream(lambda: self._chunks(manifest, topic, " AND ".join(where), form))
-        return StreamAnswer(await _begun(chunks), request, headers)
+        return StreamAnswer(await anext(chunks, b""), chunks, request, headers)
 
     def _chunks(self, manifest: Manifest | None, topic: str, where: str, form: str) -> Iterator[bytes]:
         table = self._open(manifest, topic)
@@ -73,18 +73,3 @@ def _in_small(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         for begin in range(0, batch.num_rows, BATCH_ROWS):
             yield batch.slice(begin, BATCH_ROWS)
-
-
-async def _begun(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same chunks once the first is there: what goes wrong before it is still answered by a problem."""
-    first = await anext(chunks, b"")
-
-    async def all_of_them() -> AsyncIterator[bytes]:
-        try:
-            yield first
-            async for chunk in chunks:
-                yield chunk
-        finally:
-            await chunks.aclose()  # type: ignore[attr-defined]  # a generator
-
-    return all_of_them()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -51,7 +51,7 @@ class Workers:
             await asyncio.wait({done})
             raise
 
-    async def stream(self, begin: Callable[[], Iterator[bytes]]) -> AsyncIterator[bytes]:
+    async def stream(self, begin: Callable[[], Iterator[bytes]]) -> AsyncGenerator[bytes, None]:
         """What an iterator yields, step by step in threads, in one turn that lasts to its end."""
         async with self.hold():
             source = await self.thread(begin)

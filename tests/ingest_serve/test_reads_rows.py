@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,9 @@ def test_csv_keeps_numbers_text_and_lists(ada: Researcher, odd: pa.Table) -> Non
     assert [row["position"] for row in rows[1:]] == ["[]", "", "[null,null,2.0]"]
     assert [row["raw"] for row in rows] == ["AP8=", "", "", "eA=="]
     assert [row["ok"] for row in rows] == ["true", "false", "", "true"]
-    assert ',"",' in text.split("\r\n")[3]  # an empty text is quoted, null is nothing
+    lines = text.split("\r\n")  # the first row has a line break in it
+    assert lines[3] == f'"h1","r",{T0 + 1},"[]",{-(2**63)},NaN,"",,false'
+    assert lines[4] == f'"h1","r",{T0 + 2},,,Infinity,,,'  # an empty text is quoted, null is nothing
 
 
 def test_only_the_rows_of_the_robot_and_the_range_come(ada: Researcher, odd: pa.Table) -> None:
@@ -149,6 +152,28 @@ def test_a_reader_that_takes_nothing_holds_up_nobody_and_one_that_goes_leaves_it
         with lazy_reader(ada, "/v1/robots/h1/telemetry?topic=/wide"):
             last = ada.get("robots/h1/telemetry", topic="/wide", start=T0 + 7998)
     assert [json.loads(line)["t_ns"] - T0 for line in last.content.splitlines()] == [7998, 7999]
+
+
+def test_a_client_that_goes_ends_what_is_made_for_it(
+    ada: Researcher, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_telemetry(storage, {"wide": wide_rows("h1", rows=1, width=1)})
+    closed = threading.Event()
+
+    def endless(*_: Any) -> Iterator[bytes]:
+        try:
+            while True:
+                yield bytes(1 << 20)
+        finally:
+            closed.set()
+
+    monkeypatch.setattr("ingest_serve.read_telemetry.encoded", endless)
+    with lazy_reader(ada, "/v1/robots/h1/telemetry?topic=/wide"):
+        assert not closed.wait(0.1)
+    assert closed.wait(20)
+    closed.clear()
+    assert ada.get("robots/h1/telemetry", topic="/wide", method="HEAD").content == b""
+    assert closed.wait(20)
 
 
 def test_what_is_not_there_or_not_acceptable_is_said(ada: Researcher, storage: Storage) -> None:

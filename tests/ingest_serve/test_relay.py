@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
 from ingest_serve.errors import IngestError, Refused
+from ingest_serve.read_answers import CHUNK_BYTES, StreamAnswer
 from ingest_serve.relay import Messages, Relay, messages, until_gone
 
 SCOPE = {"type": "http", "path": "/v1/robots", "method": "GET", "headers": []}
@@ -126,3 +128,19 @@ def test_a_stream_that_just_ends_is_not_taken_for_whole() -> None:
 
     with pytest.raises(IngestError, match="broke off"):
         asyncio.run(Relay(torn)(SCOPE, never, take))
+
+
+def test_a_large_chunk_goes_in_messages_that_grpc_takes() -> None:
+    async def rest() -> AsyncGenerator[bytes, None]:
+        yield b"b" * (CHUNK_BYTES * 2 + 5)
+
+    sent: list[Message] = []
+
+    async def take(message: Message) -> None:
+        sent.append(message)
+
+    answer = StreamAnswer(b"a" * (CHUNK_BYTES + 1), rest(), Request(dict(SCOPE)), {})
+    asyncio.run(answer(SCOPE, never, take))
+    sizes = [len(message.get("body", b"")) for message in sent]
+    assert sizes == [0, CHUNK_BYTES, 1, CHUNK_BYTES, CHUNK_BYTES, 5, 0]
+    assert b"".join(message.get("body", b"") for message in sent).count(b"a") == CHUNK_BYTES + 1
