@@ -108,6 +108,14 @@ def test_a_body_comes_through_as_it_is(front: Front) -> None:
     assert front.behind.seen[0].body == body
 
 
+def test_no_connection_to_the_server_is_used_twice(front: Front) -> None:
+    """One that it is just closing would lose a request, which may not be sent again."""
+    before = front.behind.connections
+    assert front.say(b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\nGET /2 HTTP/1.1\r\nHost: x\r\n\r\n").count(b" 200 ") == 3
+    assert front.behind.targets == ["/1", "/2", "/after"]
+    assert front.behind.connections == before + 3
+
+
 @pytest.mark.parametrize(
     "target",
     ["/-/healthz", "/-/routes", "/%2d/healthz", "/-%2Froutes", "//-/routes", "/%2f-/routes", "/v1/../-/x", "/-"],

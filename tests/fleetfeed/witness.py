@@ -42,6 +42,7 @@ class Witness:
     def __init__(self, port: int) -> None:
         self.port = port
         self.seen: list[Seen] = []
+        self.connections = 0
         self.came = threading.Event()
         self.goes = threading.Event()
 
@@ -56,6 +57,7 @@ class _Handler(socketserver.StreamRequestHandler):
         super().__init__(*arguments)  # type: ignore[arg-type]
 
     def handle(self) -> None:
+        self.witness.connections += 1
         try:
             while head := self._head():
                 self._exchange(head)
