@@ -144,3 +144,26 @@ def test_a_large_chunk_goes_in_messages_that_grpc_takes() -> None:
     sizes = [len(message.get("body", b"")) for message in sent]
     assert sizes == [0, CHUNK_BYTES, 1, CHUNK_BYTES, CHUNK_BYTES, 5, 0]
     assert b"".join(message.get("body", b"") for message in sent).count(b"a") == CHUNK_BYTES + 1
+
+
+def test_the_head_of_an_answer_needs_no_body_and_closes_what_would_make_it() -> None:
+    closed, sent = [], []
+
+    async def rest() -> AsyncGenerator[bytes, None]:
+        try:
+            yield b"first"
+            yield b"never asked for"
+        finally:
+            closed.append(True)
+
+    async def take(message: Message) -> None:
+        sent.append(message)
+
+    async def ask() -> None:
+        chunks = rest()
+        answer = StreamAnswer(await anext(chunks), chunks, Request({**SCOPE, "method": "HEAD"}), {})
+        await answer(SCOPE, never, take)
+        assert closed == [True]
+
+    asyncio.run(ask())
+    assert [message.get("body") for message in sent] == [None, b""]
