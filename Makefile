@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo demo-real test soak check lint types format clean bench-edge
+.PHONY: install demo demo-real test soak check lint types format clean bench-edge bench-ingest
 
 install: $(INSTALLED)
 
@@ -32,6 +32,10 @@ test: install
 # Five figures of the robot side with their goals: about seven minutes, best on an idle machine.
 bench-edge: install
 	$(BIN)/python -m benchmarks.bench_edge $(ARGS)
+
+# What the server takes beside S3 alone, and what that costs: about eight minutes, best on an idle machine.
+bench-ingest: install
+	$(BIN)/python -m benchmarks.bench_ingest $(ARGS)
 
 check: lint types
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import shutil
 import signal
 import sys
@@ -23,13 +22,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from benchmarks import measure
 from benchmarks.edge_agent import live
 from benchmarks.edge_calls import log_calls
 from benchmarks.edge_drain import drain
 from benchmarks.edge_throughput import log_beside_mcap
+from benchmarks.machine import tell_machine
 from benchmarks.measure import MB, BenchmarkFailed, Result, console
 from benchmarks.robots import Server, serving
 from edge.errors import EdgeError
@@ -82,16 +80,6 @@ def run(folder: Path, sizes: Sizes, names: set[str]) -> Iterator[Result]:
                 yield from (one for one in measure_them(folder, server, sizes) if one.name in names)
 
 
-def _tell_machine(folder: Path) -> None:
-    memory_gb, load = psutil.virtual_memory().total / 1e9, os.getloadavg()[0]
-    parts = {Path(part.mountpoint): part.fstype for part in psutil.disk_partitions(all=True)}
-    file_system = next((parts[place] for place in (folder, *folder.parents) if place in parts), "?")
-    console.print(
-        f"{os.cpu_count()} cores, {memory_gb:.0f} GB, load {load:.1f}, Python {platform.python_version()}, "
-        f"{folder} on {file_system}"
-    )
-
-
 def _check_room(folder: Path, sizes: Sizes) -> None:
     free = shutil.disk_usage(folder).free
     if free < sizes.free_bytes:
@@ -116,7 +104,7 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory(prefix="fleetfeed-bench-") as place:
             folder = Path(place)
-            _tell_machine(folder)
+            tell_machine(folder)
             _check_room(folder, sizes)
             results = list(run(folder, sizes, set(asked.only or NAMES)))
     except (BenchmarkFailed, EdgeError, StackError) as error:

@@ -52,6 +52,9 @@ class StackSettings(TableSettings):
         pattern=r"^[\w.]+:\w+$",
         description="`module:function` that takes nothing and returns the Serve application to run.",
     )
+    haproxy: bool = Field(
+        True, description="Serve behind HAProxy; else behind its own proxy in Python, which bounds no body: to compare."
+    )
     start_timeout_s: float = Field(120.0, gt=0, description="How long the servers may take until all are ready.")
 
     @model_validator(mode="after")

@@ -129,6 +129,7 @@ def _plan(settings: StackSettings, folder: RunFolder) -> Plan:
         run_dir=folder.path,
         link=Path(f"/tmp/ff-{stack_id[:8]}"),  # noqa: S108 - the name is random, and symlink_to fails where it is taken
         app=settings.app,
+        haproxy=settings.haproxy,
         num_cpus=settings.num_cpus,
         object_store_memory_bytes=settings.object_store_memory_bytes,
         start_timeout_s=settings.start_timeout_s,
