@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve._private import constants
 from ray.serve._private import replica as replica_module
+from ray.serve.schema import LoggingConfig
 
 from dataset_catalog.storage import Storage
 from ingest_serve.app import create_app
@@ -88,6 +89,7 @@ def _deployment(ingress: type, settings: IngestSettings) -> serve.Deployment:
         max_ongoing_requests=settings.max_ongoing_requests,
         max_queued_requests=settings.max_queued_requests,
         graceful_shutdown_timeout_s=settings.graceful_shutdown_s,
+        logging_config=LoggingConfig(log_level="WARNING"),  # a line of Serve's for every upload costs as much as 50 kB
     )
 
 
