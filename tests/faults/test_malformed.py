@@ -93,7 +93,7 @@ def by_requests(server: Server, drawn_request: Drawn, robot: Robot, *, person: s
     first, *lines = head.decode("latin-1").split("\r\n")
     method, target, _ = first.split(" ", 2)
     fields = dict(line.split(": ", 1) for line in lines)
-    found = requests.request(method, server.url + target, data=body, headers=fields, timeout=30, allow_redirects=False)
+    found = requests.request(method, server.url + target, data=body, headers=fields, timeout=60, allow_redirects=False)
     return Answer(found.status_code, {name.lower(): value for name, value in found.headers.items()}, found.content)
 
 
