@@ -36,7 +36,7 @@ ROUNDS = 5
 REQUESTS = 2_000
 HTTP2_TOO = {"alpn http/1.1 proto h1": "alpn h2,http/1.1", "req.ver 1.0 1.1": "req.ver 1.0 1.1 2.0"}
 AS_IT_IS: dict[str, str] = {}
-USED_AGAIN = {"option http-server-close\n    http-reuse never": "http-reuse always"}
+USED_AGAIN = {"option http-server-close": "http-reuse always"}
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 

@@ -100,6 +100,7 @@ def test_the_front_says_itself_where_a_request_came_from(front: Front) -> None:
     assert seen.values("forwarded") == ["proto=https;for=127.0.0.1"]
     assert seen.values("x-request-id") == [response.headers["X-Request-Id"]]
     assert response.headers["Strict-Transport-Security"] == "max-age=31536000"
+    assert "Server" not in response.headers
 
 
 def test_a_body_comes_through_as_it_is(front: Front) -> None:

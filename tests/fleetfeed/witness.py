@@ -85,7 +85,9 @@ class _Handler(socketserver.StreamRequestHandler):
         if said.target == "/silent":
             self.witness.goes.wait(SOON_S)
         status = said.target.removeprefix("/status/") if said.target.startswith("/status/") else "200"
-        self.wfile.write(f"HTTP/1.1 {status} x\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\nseen".encode())
+        self.wfile.write(
+            f"HTTP/1.1 {status} x\r\nServer: witness\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\nseen".encode()
+        )
         return None
 
     def _early(self, said: Seen) -> None:
