@@ -85,9 +85,8 @@ class _Handler(socketserver.StreamRequestHandler):
         if said.target == "/silent":
             self.witness.goes.wait(SOON_S)
         status = said.target.removeprefix("/status/") if said.target.startswith("/status/") else "200"
-        self.wfile.write(
-            f"HTTP/1.1 {status} x\r\nServer: witness\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\nseen".encode()
-        )
+        told = f"HTTP/1.1 {status} x\r\nServer: witness\r\nContent-Type: text/plain\r\n"
+        self.wfile.write(f"{told}Content-Length: 4\r\n\r\nseen".encode())
         return None
 
     def _early(self, said: Seen) -> None:
