@@ -51,7 +51,7 @@ class Plan(BaseModel):
     run_dir: Path
     link: Path = Field(description="Short name of run_dir: a Unix socket's path has at most 107 bytes.")
     app: str
-    haproxy: bool
+    haproxy: bool = True
     num_cpus: int
     object_store_memory_bytes: int
     start_timeout_s: float
