@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import cast
 
 from starlette.requests import ClientDisconnect, Request
 
 from edge.errors import GapError
 from edge.segment import looks_like_mcap
 from edge.wire import MCAP_TYPE, MP4_TYPE, Gap
+from ingest_serve.chunks import Body, Chunks, ends_of
 from ingest_serve.errors import Refused
 from ingest_serve.in_flight import InFlight, Place
 
 
-async def read_upload(request: Request, in_flight: InFlight, place: Place, *, sha256: bytes) -> bytearray:
+async def read_upload(request: Request, in_flight: InFlight, place: Place, *, sha256: bytes) -> Chunks:
     """The body of an upload, whole and verified against its declared length and digest. `Refused` otherwise.
 
     It may take as long as it comes as fast as `in_flight` asks of it.
@@ -74,15 +74,16 @@ def _check(arrived: int, *, length: int, came: bytes, sha256: bytes | None) -> N
         raise Refused("digest_mismatch", f"the body that came has sha-256 {came.hex()}")
 
 
-def check_form(body: bytes | bytearray, content_type: str) -> None:
+def check_form(body: Body, content_type: str) -> None:
     """Refuse what is plainly not the file its type says; whether it reads whole is found out when it is indexed."""
-    if content_type == MCAP_TYPE and not looks_like_mcap(cast(bytes, body)):  # it only looks at both ends
+    ends = ends_of(body)
+    if content_type == MCAP_TYPE and not looks_like_mcap(ends):
         raise Refused("not_a_segment", "an MCAP file begins and ends with the MCAP magic")
-    if content_type == MP4_TYPE and body[4:8] != b"ftyp":
+    if content_type == MP4_TYPE and ends[4:8] != b"ftyp":
         raise Refused("not_a_segment", "an MP4 file begins with an ftyp box")
 
 
-def check_gap(body: bytes | bytearray, *, seq: int, start_ns: int, end_ns: int) -> None:
+def check_gap(body: Body, *, seq: int, start_ns: int, end_ns: int) -> None:
     """`Refused("bad_gap")` unless the body is a gap record that says of itself what its upload's query says."""
     try:
         gap = Gap.parse(bytes(body))

@@ -17,6 +17,7 @@ from obstore.store import S3Store
 
 from dataset_catalog.errors import StorageError
 from dataset_catalog.storage import Storage
+from ingest_serve.chunks import Body, parts_of
 from ingest_serve.errors import StorageUnavailable
 from ingest_serve.s3_put import S3Put
 
@@ -65,7 +66,7 @@ class Bucket:
         bucket, _, prefix = storage.url.removeprefix("s3://").partition("/")
         return cls(S3Store(bucket, prefix=prefix or None, **_s3_config(storage)), S3Put.open(storage))
 
-    async def create_async(self, key: str, body: bytes | bytearray, attributes: dict[str, str]) -> bool:
+    async def create_async(self, key: str, body: Body, attributes: dict[str, str]) -> bool:
         """Write an object that must not exist yet. False: there is one, or somebody is writing it just now.
 
         `sha256` among the attributes is the body's, in hex: S3 refuses a body that is another one.
@@ -74,12 +75,14 @@ class Bucket:
             return await self._put.create(key, body, attributes)
         with _storage_errors():
             try:
-                await obstore.put_async(self._store, key, body, mode="create", attributes=attributes)
+                await obstore.put_async(
+                    self._store, key, parts_of(body), mode="create", attributes=attributes, use_multipart=False
+                )
             except AlreadyExistsError:
                 return False
         return True
 
-    async def create_or_head(self, key: str, body: bytes | bytearray, attributes: dict[str, str]) -> Head | None:
+    async def create_or_head(self, key: str, body: Body, attributes: dict[str, str]) -> Head | None:
         """Write an object once. None: it is new and durable; else what stands there: perhaps an earlier try of ours.
 
         `StorageUnavailable`: nothing is promised, the same call may be made again.

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
+from ingest_serve.chunks import Chunks
 from ingest_serve.errors import Refused
 from ingest_serve.turns import Turns
 
@@ -50,7 +51,7 @@ class Place:
 
     def __init__(self, robot: str, length: int, *, credit_s: float) -> None:
         self.robot, self.length, self.credit_s = robot, length, credit_s
-        self.body = bytearray()
+        self.body = Chunks()
         self.arrived = self.seen = self.counted = self.slow_looks = 0
         self.cut: Refused | None = None
         self.timeout: asyncio.Timeout | None = None  # of whoever waits for the rest
@@ -118,7 +119,7 @@ class InFlight:
         place.arrived += len(chunk)
         if place.arrived > place.counted:
             self._grow(place)
-        place.body += chunk
+        place.body.add(chunk)
 
     def received(self, place: Place) -> None:
         """The body is whole: from now on it is not the client who is waited for."""
@@ -162,7 +163,7 @@ class InFlight:
         self._coming.pop(place, None)
         self._free += place.counted
         place.counted = -1
-        place.body = bytearray()
+        place.body = Chunks()
         self._bodies -= 1
         share.bodies -= 1
         share.bytes -= place.length

@@ -1,12 +1,13 @@
 """One kept HTTP/1.1 connection of an event loop: a request that is ready goes out, its answer is read whole.
 
-What is sent is not copied: the head is a few hundred bytes, and the body goes from the memory where it is.
+What is sent is not copied (by uvloop): it goes from the memory where it is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -38,12 +39,15 @@ class KeptConnection(asyncio.Protocol):
         _, connection = await loop.create_connection(cls, host, port, ssl=tls)
         return connection
 
-    async def exchange(self, head: bytes, body: bytes | bytearray) -> Answer:
-        """`ConnectionError` where no whole answer came. Whoever gives up waiting must close the connection."""
+    async def exchange(self, request: Sequence[bytes | bytearray]) -> Answer:
+        """Send a request, given in parts. `ConnectionError` where no whole answer came.
+
+        Whoever gives up waiting must close the connection.
+        """
         if self.is_closing:
             raise ConnectionResetError("the connection was closed")
         self._answer = asyncio.get_running_loop().create_future()
-        self._transport.writelines([head, body])
+        self._transport.writelines(request)
         try:
             return await self._answer
         finally:

@@ -21,6 +21,7 @@ from typing import Any
 from dataset_catalog.storage import Storage
 from edge.wire import Kind, SegmentId
 from ingest_serve.bucket import Bucket, Entry
+from ingest_serve.chunks import Body
 from ingest_serve.errors import DamagedObject, StorageUnavailable
 from ingest_serve.raw_store import RawObject
 
@@ -126,7 +127,7 @@ class Pieces:
         except DamagedObject as error:  # perhaps only on its way here
             raise StorageUnavailable(f"upload {upload} of robot {robot!r}: {error}") from error
 
-    async def add(self, robot: str, upload: str, body: bytes | bytearray, *, offset: int, sha256: str) -> bool:
+    async def add(self, robot: str, upload: str, body: Body, *, offset: int, sha256: str) -> bool:
         """Store one piece; durable when it returns True. False: other bytes stand at this offset."""
         head = await self._bucket.create_or_head(_piece(robot, upload, offset), body, {"sha256": sha256})
         return head is None or head.attributes.get("sha256") == sha256

@@ -17,6 +17,7 @@ from dataset_catalog.storage import Storage
 from edge.errors import BadName
 from edge.wire import Kind, SegmentId, check_recording, check_robot, check_stream
 from ingest_serve.bucket import Bucket, Head
+from ingest_serve.chunks import Body
 from ingest_serve.errors import DamagedObject, NotStored, StorageUnavailable
 
 LIST_THREADS = 16
@@ -112,7 +113,7 @@ class RawStore:
     def open(cls, storage: Storage) -> RawStore:
         return cls(Bucket.open(storage))
 
-    async def put_once(self, raw: RawObject, body: bytes | bytearray) -> Stored | AlreadyStored | Conflict:
+    async def put_once(self, raw: RawObject, body: Body) -> Stored | AlreadyStored | Conflict:
         """Durable when it returns. `StorageUnavailable`: nothing is promised, the same call may be made again."""
         head = await self._bucket.create_or_head(raw.key, body, raw.attributes())
         if head is None:

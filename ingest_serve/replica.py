@@ -13,6 +13,7 @@ from edge.wire import GAP_TYPE, Receipt, SegmentId
 from ingest_serve.arrivals import Arrivals
 from ingest_serve.body import check_form, check_gap
 from ingest_serve.bucket import Bucket, Value, within
+from ingest_serve.chunks import Body
 from ingest_serve.errors import Refused
 from ingest_serve.in_flight import InFlight
 from ingest_serve.lookups import ABSENT_S, KeyCache, TokenCache
@@ -56,7 +57,7 @@ class Replica:
         """The person whose token the request carries. `Refused` unless it counts and has the scope."""
         return await check_person(request, self._people, scope=scope, now_ns=self.clock())
 
-    async def store_whole(self, raw: RawObject, body: bytes | bytearray) -> Response:
+    async def store_whole(self, raw: RawObject, body: Body) -> Response:
         """Store a verified body once and answer with its receipt. `Refused` if it may not stand under its name.
 
         Its key may have been revoked while the body came.

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from urllib.parse import quote, urlsplit
 
 from dataset_catalog.storage import Storage
+from ingest_serve.chunks import Body, parts_of
 from ingest_serve.errors import StorageUnavailable
 from ingest_serve.kept_connection import Answer, KeptConnection
 from ingest_serve.sigv4 import Signer
@@ -62,13 +63,13 @@ class S3Put:
     def __reduce__(self) -> tuple[object, ...]:
         return _reopen, self._of
 
-    async def create(self, key: str, body: bytes | bytearray, attributes: Mapping[str, str]) -> bool:
+    async def create(self, key: str, body: Body, attributes: Mapping[str, str]) -> bool:
         """Write an object that must not exist yet; False: there is one, or somebody is writing it just now.
 
         `attributes` as `obstore` takes them; `sha256` among them, in hex, is the body's, and S3 is held to it.
         `StorageUnavailable`: it is not known what stands there.
         """
-        sha256 = attributes.get("sha256") or hashlib.sha256(body).hexdigest()
+        sha256 = attributes.get("sha256") or _sha256(body)
         path, fields = f"{self._root}/{_quoted(key)}", _fields(attributes, sha256)
         for pause_s in (*PAUSES_S, None):
             try:
@@ -85,7 +86,7 @@ class S3Put:
                 await asyncio.sleep(pause_s * random.uniform(1, 1.5))  # noqa: S311 - it only spreads the tries
         raise StorageUnavailable(f"{key} was not written: {failure}")
 
-    async def _put(self, path: str, fields: dict[str, str], body: bytes | bytearray, sha256: str) -> Answer:
+    async def _put(self, path: str, fields: dict[str, str], body: Body, sha256: str) -> Answer:
         """One try; an idle connection that the server has closed meanwhile is none."""
         head = self._head(path, fields, sha256, len(body))
         async with asyncio.timeout(ANSWER_S):
@@ -98,9 +99,9 @@ class S3Put:
                 fresh = await KeptConnection.open(self._host, self._port, tls=self._tls)
             return await self._over(fresh, head, body)
 
-    async def _over(self, connection: KeptConnection, head: bytes, body: bytes | bytearray) -> Answer:
+    async def _over(self, connection: KeptConnection, head: bytes, body: Body) -> Answer:
         try:
-            answer = await connection.exchange(head, body)
+            answer = await connection.exchange([head, *parts_of(body)])
         except BaseException:  # also when nobody waits any longer: an answer may still be on its way
             connection.close()
             raise
@@ -129,6 +130,13 @@ class S3Put:
 
 def _reopen(endpoint_url: str, bucket: str, prefix: str, signer: Signer) -> S3Put:
     return S3Put(endpoint_url, bucket=bucket, prefix=prefix, signer=signer)
+
+
+def _sha256(body: Body) -> str:
+    hasher = hashlib.sha256()
+    for part in parts_of(body):
+        hasher.update(part)
+    return hasher.hexdigest()
 
 
 def _quoted(path: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import pickle
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -22,6 +23,7 @@ from edge.wire import RobotClock
 from fleetfeed.certificates import Authority
 from ingest_serve import s3_put
 from ingest_serve.bucket import Bucket
+from ingest_serve.chunks import Chunks
 from ingest_serve.errors import StorageUnavailable
 from ingest_serve.s3_put import S3Put
 from ingest_serve.sigv4 import Signer
@@ -88,6 +90,20 @@ class TestWithS3:
         large = bytearray(20_000_000)
 
         assert asyncio.run(put.create(KEY, large, attributes(large))) is False
+
+    @pytest.mark.parametrize("by", ["S3Put", "obstore"])
+    def test_a_body_in_chunks_is_written_once_and_whole(self, storage: Storage, by: str) -> None:
+        bucket, body = Bucket.open(storage), Chunks()
+        bucket = Bucket(bucket._store, bucket._put if by == "S3Put" else None)
+        for size in (7, 6_000_000, 100_000, 1):
+            body.add(os.urandom(size))
+
+        assert asyncio.run(bucket.create_async(KEY, body, attributes(bytes(body)))) is True
+        assert asyncio.run(bucket.create_async(KEY, b"other", attributes(b"other"))) is False
+
+        found = bucket.read(KEY)
+        assert found is not None
+        assert (found[0].attributes, found[1]) == (attributes(bytes(body)), bytes(body))
 
     def test_one_of_many_at_once_wins(self, put: S3Put) -> None:
         async def race() -> list[bool]:
@@ -235,9 +251,11 @@ def test_nobody_gets_the_answer_to_a_request_that_was_given_up() -> None:
         late, gone_on = asyncio.Event(), "412 Precondition Failed"
         async with scripted(OK, late.wait(), gone_on) as (script, put):
             assert await put.create(KEY, BODY, attributes())
+            ((_, connection),) = put._idle
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.2):
                     await put.create(KEY, BODY, attributes())
+            assert connection.is_closing
             late.set()
             assert await put.create(KEY, BODY, attributes()) is False
             assert script.connections == 2
