@@ -134,10 +134,13 @@ class Bucket:
 
     async def names_async(self, prefix: str) -> list[str]:
         """Names below a prefix, in order. A caller may give up waiting: the request is dropped with it."""
+        return [entry.name for entry in await self.entries_async(prefix)]
+
+    async def entries_async(self, prefix: str) -> list[Entry]:
+        """The objects below a prefix, in the order of their names; for a caller who may give up waiting."""
         with _storage_errors():
-            return sorted(
-                [_entry(prefix, meta).name async for chunk in obstore.list(self._store, prefix) for meta in chunk]
-            )
+            found = [_entry(prefix, meta) async for chunk in obstore.list(self._store, prefix) for meta in chunk]
+        return sorted(found, key=lambda entry: entry.name)
 
     async def read_into(self, key: str, target: memoryview) -> bool:
         """Fill `target` with an object of just its size, chunk by chunk. False: there is none such."""

@@ -103,7 +103,7 @@ class Unfinished:
 
 
 class Pieces:
-    """Keeps the pieces of unfinished uploads. What is not async blocks: an async caller takes it to a thread."""
+    """Keeps the pieces of unfinished uploads. What removes them blocks: an async caller takes it to a thread."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
@@ -112,18 +112,19 @@ class Pieces:
     def open(cls, storage: Storage) -> Pieces:
         return cls(Bucket.open(storage))
 
-    def create(self, robot: str, upload: str, creation: Creation) -> bool:
+    async def create(self, robot: str, upload: str, creation: Creation) -> bool:
         """Begin an upload. False: it was begun before, and what was said then stands."""
-        return self._bucket.create(f"{_prefix(robot, upload)}/{_CREATION}", creation.as_bytes())
+        key, facts = f"{_prefix(robot, upload)}/{_CREATION}", {"Content-Type": "application/json"}
+        return await self._bucket.create_async(key, creation.as_bytes(), facts)
 
-    def find(self, robot: str, upload: str) -> Unfinished | None:
+    async def find(self, robot: str, upload: str) -> Unfinished | None:
         """The upload as it stands now; None if it was never created, is done, or was given up."""
         if not _UPLOAD_ID.fullmatch(upload):
             return None
-        sizes = tuple(_chain(self._bucket.entries(_prefix(robot, upload))))
-        found = self._bucket.read(f"{_prefix(robot, upload)}/{_CREATION}")  # after the listing: this is removed first
+        sizes = tuple(_chain(await self._bucket.entries_async(_prefix(robot, upload))))
+        found = await self._bucket.read_async(f"{_prefix(robot, upload)}/{_CREATION}")  # last: it is removed first
         try:
-            return None if found is None else Unfinished(Creation.parse(found[1]), sizes)
+            return None if found is None else Unfinished(Creation.parse(found), sizes)
         except DamagedObject as error:  # perhaps only on its way here
             raise StorageUnavailable(f"upload {upload} of robot {robot!r}: {error}") from error
 

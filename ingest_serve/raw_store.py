@@ -125,9 +125,9 @@ class RawStore:
             return replace(outcome, kept_at=kept_at)
         return outcome
 
-    def foresee(self, segment: SegmentId, *, sha256: str) -> AlreadyStored | Conflict | None:
+    async def foresee(self, segment: SegmentId, *, sha256: str) -> AlreadyStored | Conflict | None:
         """What an upload of these bytes would find stored; None if nothing is."""
-        head = self._bucket.head(segment.key)
+        head = await self._bucket.head_async(segment.key)
         return None if head is None else _compare(segment, sha256, head)
 
     def head(self, segment: SegmentId) -> RawObject:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable
-from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -48,7 +46,6 @@ from ingest_serve.revocations import LOOKUP_LIMIT_S
 from ingest_serve.signature import signed_digest, signed_target
 
 log = logging.getLogger(__name__)
-Value = TypeVar("Value")
 
 
 class Resumable:
@@ -67,12 +64,12 @@ class Resumable:
         kid = await self._replica.signer(request, robot, digest=digest)
         _check_end(0, length, creation, complete=False)
         upload = upload_id(signed_target(request), creation.sha256)
-        stored = await self._asked(self._replica.store.foresee, creation.segment, sha256=creation.sha256)
+        stored = await within(LOOKUP_LIMIT_S, self._replica.store.foresee(creation.segment, sha256=creation.sha256))
         if stored is not None:
             response = self._replica.receipt(stored, creation.segment, sha256=creation.sha256)
             await self._remove(robot, upload)  # what a replica that died after storing the whole has left
             return response
-        found = await self._asked(self._pieces.find, robot, upload)
+        found = await within(LOOKUP_LIMIT_S, self._pieces.find(robot, upload))
         if found is None or not found.offset:
             found = await self._begin(request, upload, creation, kid, length=length)
         if found.creation.length != creation.length:
@@ -105,7 +102,7 @@ class Resumable:
         with self._replica.in_flight.hold(robot, length) as place:
             body = await read_upload(request, self._replica.in_flight, place, sha256=sha256)
             await self._replica.keys.check(robot, kid)  # it may have been revoked while the body came
-            await self._asked(self._pieces.create, robot, upload, creation)
+            await self._replica.stored(self._pieces.create(robot, upload, creation))
             if body:
                 await self._replica.stored(self._pieces.add(robot, upload, body, offset=0, sha256=sha256.hex()))
         return await self._find(robot, upload)
@@ -123,7 +120,7 @@ class Resumable:
         check_robot(robot)
         await self._replica.signer(request, robot, digest=signed_digest(request))
         await self._find(robot, upload)
-        await self._asked(self._pieces.remove, robot, upload)
+        await within(LOOKUP_LIMIT_S, asyncio.to_thread(self._pieces.remove, robot, upload))
         return Response(status_code=204)
 
     async def append(self, request: Request, robot: str, upload: str) -> Response:
@@ -181,7 +178,7 @@ class Resumable:
                 raise
 
     async def _find(self, robot: str, upload: str) -> Unfinished:
-        found = await self._asked(self._pieces.find, robot, upload)
+        found = await within(LOOKUP_LIMIT_S, self._pieces.find(robot, upload))
         if found is None:
             raise _unknown(robot, upload)
         return found
@@ -189,13 +186,9 @@ class Resumable:
     async def _remove(self, robot: str, upload: str) -> None:
         """Pieces that stay are only waste, which `fleetfeed ingest expire` clears: no reason for another answer."""
         try:
-            await self._asked(self._pieces.remove, robot, upload)
+            await within(LOOKUP_LIMIT_S, asyncio.to_thread(self._pieces.remove, robot, upload))
         except StorageUnavailable as error:
             log.warning("pieces of upload %s of robot %s could not be removed: %s", upload, robot, error)
-
-    async def _asked(self, ask: Callable[..., Value], *what: object, **named: object) -> Value:
-        """What a blocking call of the bucket gives. Where it takes long, the robot hears of it before it gives up."""
-        return await within(LOOKUP_LIMIT_S, asyncio.to_thread(ask, *what, **named))
 
     def _max_bytes(self, creation: Creation) -> int:
         return max_bytes(self._replica.settings, kind=creation.kind, content_type=creation.content_type)

@@ -79,10 +79,10 @@ def test_other_bytes_are_kept_beside_what_is_stored(store: RawStore, bucket: Buc
 
 def test_what_an_upload_would_find_is_foreseen(store: RawStore, bucket: Bucket) -> None:
     raw, other = raw_object(b"abc"), raw_object(b"other")
-    assert store.foresee(raw.segment, sha256=raw.sha256) is None
+    assert asyncio.run(store.foresee(raw.segment, sha256=raw.sha256)) is None
     put(store, b"abc")
-    assert store.foresee(raw.segment, sha256=raw.sha256) == AlreadyStored(raw)
-    assert store.foresee(raw.segment, sha256=other.sha256) == Conflict(raw.sha256, None)
+    assert asyncio.run(store.foresee(raw.segment, sha256=raw.sha256)) == AlreadyStored(raw)
+    assert asyncio.run(store.foresee(raw.segment, sha256=other.sha256)) == Conflict(raw.sha256, None)
     assert bucket.names("conflicts") == []
 
 

@@ -299,7 +299,7 @@ class TestCrashes:
         self, server: Server, upload: Resuming, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as patched:
-            patched.setattr(Bucket, "create_async", unreachable)
+            patched.setattr(Bucket, "create_or_head", unreachable)
             assert refusal(upload.create(BODY[:100])) == (503, "storage_unavailable")
         assert upload.offset() == 0
         assert upload.create(BODY[:100]).json()["offset"] == 100
