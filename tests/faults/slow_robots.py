@@ -16,7 +16,7 @@ from tests.ingest_serve.conftest import wait_until
 
 LIMIT_S = 120.0 if not is_soak() else 600.0
 LINK_BYTES_S = 200_000.0
-WEAK_LINK_BYTES_S = 9_000.0  # of a piece that is to take its time; less than 2,000 is not taken
+WEAK_LINK_BYTES_S = 3_000.0  # of a piece that is to take its time; less than 2,000 is not taken
 WAITING = 6  # segments that a robot always has waiting
 SIZES = (3_000, 40_000, 200_000, 64_000)  # the third goes in pieces
 PIECE = 1 << 20

@@ -89,7 +89,8 @@ def redeploy_with_pieces_under_way(stack: StackInfo, operator: Redeployer, folde
     for piece in pieces:
         piece.begin()
     operator.begin(replicas=len(old), retry_after_s=retry_after_s)
-    wait_until(lambda: any(is_draining(one, stack) for one in old), limit_s=LIMIT_S)
+    wait_until(lambda: any(is_draining(one, stack) or not one.is_running() for one in old), limit_s=LIMIT_S)
+    assert all(one.is_running() for one in old), "a replica is gone that had a piece under way"
     over_s = time.monotonic() + LEAST_GRACE_S + 1.5
     wait_until(lambda: time.monotonic() > over_s, limit_s=LIMIT_S)
     for piece in pieces:
