@@ -6,6 +6,7 @@ the `Content-Digest` (RFC 9530).
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -31,7 +32,6 @@ SIGNED_FIELDS = (  # what `fields_claim` is over, in this order
     "fleetfeed-robot-clock",
 )
 _NEEDED_CLAIMS = ("sub", "aud", "iat", "exp", "htm", "htu", "dig")
-_JWS = jwt.PyJWS(algorithms=[ALGORITHM])
 
 
 def public_bytes(key: Ed25519PublicKey) -> bytes:
@@ -103,19 +103,24 @@ class Token:
 
     @classmethod
     def parse(cls, text: str) -> Token:
-        """`SignatureError` for what is no JWT, or names no key."""
+        """`SignatureError` for what is no JWT, names no key, or asks to be understood in another way (`crit`)."""
+        signed, _, signature = text.rpartition(".")
         try:
-            parts = _JWS.decode_complete(text, options={"verify_signature": False})
-            claims = json.loads(parts["payload"])
-        except (jwt.PyJWTError, ValueError, RecursionError) as error:
+            head, claims = (json.loads(_decoded(part)) for part in signed.split("."))
+            made = _decoded(signature)
+        except (ValueError, RecursionError) as error:
             raise SignatureError("bad_token", f"the bearer token is not a JWT: {error}") from error
-        if not isinstance(claims, dict):
-            raise SignatureError("bad_token", "the bearer token is not a JWT: its claims are no JSON object")
-        kid = parts["header"].get("kid")
+        if not isinstance(head, dict) or not isinstance(claims, dict) or "crit" in head:
+            raise SignatureError("bad_token", "the bearer token is not a JWT of plain header and claims")
+        kid = head.get("kid")
         if not isinstance(kid, str):
             raise SignatureError("bad_token", "the bearer token names no key (kid)")
-        signed = text.rpartition(".")[0].encode()
-        return cls(kid, parts["header"].get("alg"), claims, signed, parts["signature"])
+        return cls(kid, head.get("alg"), claims, signed.encode(), made)
+
+
+def _decoded(segment: str) -> bytes:
+    """Base64url without padding (RFC 7515, appendix C); `ValueError` for anything else."""
+    return base64.b64decode(segment + "=" * (-len(segment) % 4), altchars=b"-_", validate=True)
 
 
 def token_key_id(token: str) -> str:
