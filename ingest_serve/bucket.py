@@ -17,7 +17,7 @@ from obstore.store import S3Store
 
 from dataset_catalog.errors import StorageError
 from dataset_catalog.storage import Storage
-from ingest_serve.chunks import Body, parts_of
+from ingest_serve.chunks import Body
 from ingest_serve.errors import StorageUnavailable
 from ingest_serve.s3_put import S3Put
 
@@ -54,7 +54,7 @@ class Entry:
 class Bucket:
     """One lake's bucket. Safe to share between threads and tasks; pickles."""
 
-    def __init__(self, store: Any, put: S3Put | None = None) -> None:
+    def __init__(self, store: Any, put: S3Put) -> None:
         self._store = store
         self._put = put
 
@@ -64,23 +64,14 @@ class Bucket:
         if not storage.is_s3:
             raise StorageError(f"uploads need a lake at s3://bucket[/prefix], got the folder {storage.url}")
         bucket, _, prefix = storage.url.removeprefix("s3://").partition("/")
-        return cls(S3Store(bucket, prefix=prefix or None, **_s3_config(storage)), S3Put.open(storage))
+        return cls(S3Store(bucket, prefix=prefix or None, **_s3_config(storage)), S3Put(storage))
 
     async def create_async(self, key: str, body: Body, attributes: dict[str, str]) -> bool:
         """Write an object that must not exist yet. False: there is one, or somebody is writing it just now.
 
         `sha256` among the attributes is the body's, in hex: S3 refuses a body that is another one.
         """
-        if self._put is not None:
-            return await self._put.create(key, body, attributes)
-        with _storage_errors():
-            try:
-                await obstore.put_async(
-                    self._store, key, parts_of(body), mode="create", attributes=attributes, use_multipart=False
-                )
-            except AlreadyExistsError:
-                return False
-        return True
+        return await self._put.create(key, body, attributes)
 
     async def create_or_head(self, key: str, body: Body, attributes: dict[str, str]) -> Head | None:
         """Write an object once. None: it is new and durable; else what stands there: perhaps an earlier try of ours.

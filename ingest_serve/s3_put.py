@@ -21,7 +21,8 @@ from dataset_catalog.storage import Storage
 from ingest_serve.chunks import Body, parts_of
 from ingest_serve.errors import StorageUnavailable
 from ingest_serve.kept_connection import Answer, KeptConnection
-from ingest_serve.sigv4 import Signer
+from ingest_serve.s3_keys import S3Key, s3_key_of
+from ingest_serve.sigv4 import sign
 
 CONNECT_S = 5.0
 ANSWER_S = 60.0
@@ -36,32 +37,22 @@ _PORTS = {"http": 80, "https": 443}
 class S3Put:
     """One bucket's writer. Safe to share between the tasks of one event loop; pickles, without its connections."""
 
-    def __init__(self, endpoint_url: str, *, bucket: str, prefix: str, signer: Signer) -> None:
-        endpoint = urlsplit(endpoint_url)
-        self._of = (endpoint_url, bucket, prefix, signer)
+    def __init__(self, storage: Storage) -> None:
+        """A lake at s3://bucket[/prefix]; without an endpoint it is AWS's."""
+        settings = storage.settings
+        bucket, _, prefix = storage.url.removeprefix("s3://").partition("/")
+        endpoint = urlsplit(settings.endpoint_url or f"https://s3.{settings.region}.amazonaws.com")
         self._host, self._port = endpoint.hostname or "", endpoint.port or _PORTS[endpoint.scheme]
         self._netloc = endpoint.netloc.rpartition("@")[2]
         self._tls = ssl.create_default_context() if endpoint.scheme == "https" else None
         parts = (endpoint.path.strip("/"), bucket, prefix.strip("/"))
         self._root = "/".join(("", *(_quoted(part) for part in parts if part)))
-        self._signer = signer
+        self._storage, self._region, self._find_key = storage, settings.region, s3_key_of(settings)
         self._idle: list[tuple[float, KeptConnection]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    @classmethod
-    def open(cls, storage: Storage) -> S3Put | None:
-        """None where the key is not a static one: roles and profiles are `obstore`'s business."""
-        settings = storage.settings
-        secret = settings.secret_access_key
-        if not settings.access_key_id or secret is None:
-            return None
-        bucket, _, prefix = storage.url.removeprefix("s3://").partition("/")
-        endpoint_url = settings.endpoint_url or f"https://s3.{settings.region}.amazonaws.com"
-        signer = Signer(settings.access_key_id, secret.get_secret_value(), settings.region)
-        return cls(endpoint_url, bucket=bucket, prefix=prefix, signer=signer)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _reopen, self._of
+    def __reduce__(self) -> tuple[type[S3Put], tuple[Storage]]:
+        return S3Put, (self._storage,)
 
     async def create(self, key: str, body: Body, attributes: Mapping[str, str]) -> bool:
         """Write an object that must not exist yet; False: there is one, or somebody is writing it just now.
@@ -88,8 +79,8 @@ class S3Put:
 
     async def _put(self, path: str, fields: dict[str, str], body: Body, sha256: str) -> Answer:
         """One try; an idle connection that the server has closed meanwhile is none."""
-        head = self._head(path, fields, sha256, len(body))
         async with asyncio.timeout(ANSWER_S):
+            head = self._head(path, fields, sha256, len(body), await self._find_key())
             if idle := self._take_idle():
                 try:
                     return await self._over(idle, head, body)
@@ -121,15 +112,11 @@ class S3Put:
             connection.close()
         return None
 
-    def _head(self, path: str, fields: dict[str, str], sha256: str, length: int) -> bytes:
+    def _head(self, path: str, fields: dict[str, str], sha256: str, length: int, key: S3Key) -> bytes:
         asked = {**fields, "host": self._netloc}
-        signed = self._signer.sign("PUT", path, asked, body_sha256=sha256, now_s=time.time())
+        signed = sign("PUT", path, asked, key=key, region=self._region, body_sha256=sha256, now_s=time.time())
         lines = "".join(f"{name}: {value}\r\n" for name, value in signed.items())
         return f"PUT {path} HTTP/1.1\r\n{lines}content-length: {length}\r\n\r\n".encode("ascii")
-
-
-def _reopen(endpoint_url: str, bucket: str, prefix: str, signer: Signer) -> S3Put:
-    return S3Put(endpoint_url, bucket=bucket, prefix=prefix, signer=signer)
 
 
 def _sha256(body: Body) -> str:

@@ -9,41 +9,35 @@ import hashlib
 import hmac
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
+
+from ingest_serve.s3_keys import S3Key
 
 SERVICE = "s3"
 
 
-@dataclass(frozen=True, slots=True)
-class Signer:
-    """Signs with one static key of one region."""
+def sign(
+    method: str, path: str, fields: Mapping[str, str], *, key: S3Key, region: str, body_sha256: str, now_s: float
+) -> dict[str, str]:
+    """`fields` with those that make it a signed request; every one of them is signed.
 
-    access_key_id: str
-    secret_access_key: str = field(repr=False)
-    region: str
-
-    def sign(
-        self, method: str, path: str, fields: Mapping[str, str], *, body_sha256: str, now_s: float
-    ) -> dict[str, str]:
-        """`fields` with those that make it a signed request; every one of them is signed.
-
-        `path` as it is sent, percent-encoded once; names in lower case, `host` among them; `body_sha256` in hex.
-        """
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s))
-        signed = {**fields, "x-amz-content-sha256": body_sha256, "x-amz-date": stamp}
-        names = sorted(signed)
-        lines = "".join(f"{name}:{' '.join(signed[name].split())}\n" for name in names)
-        listed = ";".join(names)
-        request = f"{method}\n{path}\n\n{lines}\n{listed}\n{body_sha256}"
-        scope = f"{stamp[:8]}/{self.region}/{SERVICE}/aws4_request"
-        text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
-        key = _day_key(self.secret_access_key, stamp[:8], self.region)
-        signature = hmac.digest(key, text.encode(), "sha256").hex()
-        signed["authorization"] = (
-            f"AWS4-HMAC-SHA256 Credential={self.access_key_id}/{scope}, SignedHeaders={listed}, Signature={signature}"
-        )
-        return signed
+    `path` as it is sent, percent-encoded once; names in lower case, `host` among them; `body_sha256` in hex.
+    """
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s))
+    signed = {**fields, "x-amz-content-sha256": body_sha256, "x-amz-date": stamp}
+    if key.session is not None:
+        signed["x-amz-security-token"] = key.session
+    names = sorted(signed)
+    lines = "".join(f"{name}:{' '.join(signed[name].split())}\n" for name in names)
+    listed = ";".join(names)
+    request = f"{method}\n{path}\n\n{lines}\n{listed}\n{body_sha256}"
+    scope = f"{stamp[:8]}/{region}/{SERVICE}/aws4_request"
+    text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
+    signature = hmac.digest(_day_key(key.secret, stamp[:8], region), text.encode(), "sha256").hex()
+    signed["authorization"] = (
+        f"AWS4-HMAC-SHA256 Credential={key.id}/{scope}, SignedHeaders={listed}, Signature={signature}"
+    )
+    return signed
 
 
 @lru_cache(maxsize=4)

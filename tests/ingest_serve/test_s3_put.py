@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
+from pydantic import SecretStr
 
+from dataset_catalog.settings import StorageSettings
 from dataset_catalog.storage import Storage
 from edge.wire import RobotClock
 from fleetfeed.certificates import Authority
@@ -26,7 +27,6 @@ from ingest_serve.bucket import Bucket
 from ingest_serve.chunks import Chunks
 from ingest_serve.errors import StorageUnavailable
 from ingest_serve.s3_put import S3Put
-from ingest_serve.sigv4 import Signer
 
 KEY = "raw/g1-001/01J00000000000000000000000/telemetry/0000000007"
 BODY = b"some bytes"
@@ -39,9 +39,7 @@ def attributes(body: bytes = BODY, **more: str) -> dict[str, str]:
 
 @pytest.fixture
 def put(storage: Storage) -> S3Put:
-    found = S3Put.open(storage)
-    assert found is not None
-    return found
+    return S3Put(storage)
 
 
 class TestWithS3:
@@ -91,10 +89,8 @@ class TestWithS3:
 
         assert asyncio.run(put.create(KEY, large, attributes(large))) is False
 
-    @pytest.mark.parametrize("by", ["S3Put", "obstore"])
-    def test_a_body_in_chunks_is_written_once_and_whole(self, storage: Storage, by: str) -> None:
+    def test_a_body_in_chunks_is_written_once_and_whole(self, storage: Storage) -> None:
         bucket, body = Bucket.open(storage), Chunks()
-        bucket = Bucket(bucket._store, bucket._put if by == "S3Put" else None)
         for size in (7, 6_000_000, 100_000, 1):
             body.add(os.urandom(size))
 
@@ -112,11 +108,20 @@ class TestWithS3:
         assert sum(asyncio.run(race())) == 1
 
     def test_a_wrong_key_is_no_reason_to_try_again(self, storage: Storage) -> None:
-        endpoint = storage.settings.endpoint_url or ""
-        wrong = S3Put(endpoint, bucket="fleetfeed", prefix="", signer=Signer("test", "wrong", "us-east-1"))
+        wrong = S3Put(Storage(storage.url, changed(storage, secret_access_key=SecretStr("wrong"))))
 
         with pytest.raises(StorageUnavailable, match="403 SignatureDoesNotMatch"):
             asyncio.run(wrong.create(KEY, BODY, attributes()))
+
+    def test_a_key_that_only_aws_s_chain_knows_writes_too(
+        self, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
+        by_chain = Storage(storage.url, changed(storage, access_key_id=None, secret_access_key=None))
+
+        assert asyncio.run(S3Put(by_chain).create(KEY, BODY, attributes())) is True
+        assert Bucket.open(storage).head(KEY) is not None
 
     def test_it_pickles_and_shows_no_secret(self, put: S3Put) -> None:
         again = pickle.loads(pickle.dumps(put))  # noqa: S301 - our own bytes
@@ -125,10 +130,14 @@ class TestWithS3:
         assert "test-secret" not in repr(put)
 
 
-def test_roles_and_profiles_are_left_to_obstore(storage: Storage) -> None:
-    by_role = storage.settings.model_copy(update={"access_key_id": None, "secret_access_key": None})
+def changed(storage: Storage, **fields: object) -> StorageSettings:
+    return storage.settings.model_copy(update=fields)
 
-    assert S3Put.open(Storage(storage.url, by_role)) is None
+
+def writer(url: str) -> S3Put:
+    """To a bucket of a server without an account."""
+    secret = SecretStr("secret")
+    return S3Put(Storage("s3://b", StorageSettings(endpoint_url=url, access_key_id="id", secret_access_key=secret)))
 
 
 @dataclass
@@ -166,7 +175,7 @@ async def scripted(*answers: str | Awaitable[object], hang_up: bool = False) -> 
     script = Script(list(answers), hang_up_after_answers=hang_up)
     server = await asyncio.start_server(script.serve, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
-    put = S3Put(f"http://{host}:{port}", bucket="b", prefix="", signer=Signer("id", "secret", "us-east-1"))
+    put = writer(f"http://{host}:{port}")
     try:
         yield script, put
     finally:
@@ -271,7 +280,7 @@ def test_what_is_no_http_is_a_failure_and_no_answer() -> None:
 
         server = await asyncio.start_server(babble, "127.0.0.1", 0)
         host, port = server.sockets[0].getsockname()
-        put = S3Put(f"http://{host}:{port}", bucket="b", prefix="", signer=Signer("id", "secret", "us-east-1"))
+        put = writer(f"http://{host}:{port}")
         with pytest.raises(StorageUnavailable, match="no HTTP"):
             await put.create(KEY, BODY, attributes())
         server.close()
@@ -299,7 +308,7 @@ async def _over_tls(pem: Path, trust: ssl.SSLContext) -> bool:
     tls.load_cert_chain(pem)
     server = await asyncio.start_server(script.serve, "127.0.0.1", 0, ssl=tls)
     host, port = server.sockets[0].getsockname()
-    put = S3Put(f"https://{host}:{port}", bucket="b", prefix="", signer=Signer("id", "secret", "us-east-1"))
+    put = writer(f"https://{host}:{port}")
     put._tls = trust
     try:
         large = bytearray(3_000_000)
@@ -311,10 +320,7 @@ async def _over_tls(pem: Path, trust: ssl.SSLContext) -> bool:
 
 
 def test_aws_is_asked_over_tls_where_no_endpoint_is_set(storage: Storage) -> None:
-    settings = storage.settings.model_copy(update={"endpoint_url": None, "region": "eu-central-1"})
-    put = S3Put.open(Storage("s3://lake/here", settings))
+    put = S3Put(Storage("s3://lake/here", changed(storage, endpoint_url=None, region="eu-central-1")))
 
-    assert put is not None
     assert (put._host, put._port, put._root) == ("s3.eu-central-1.amazonaws.com", 443, "/lake/here")
     assert put._tls is not None
-    assert urlsplit(put._of[0]).scheme == "https"
