@@ -26,7 +26,7 @@ from pathlib import Path
 from rich.table import Table
 
 from benchmarks import measure, ready_requests
-from benchmarks.ingest_servers import HAPROXY, REPLICA, S3, Took, send, stack
+from benchmarks.ingest_servers import PROXY, REPLICA, S3, Took, send, stack
 from benchmarks.machine import tell_machine
 from benchmarks.measure import MB, BenchmarkFailed, Result, console, interleaved, median_ratio, percentile
 from benchmarks.ready_requests import Bodies, Robot
@@ -121,7 +121,7 @@ def show(load: Load, found: dict[str, list[Took]]) -> None:
         "MB/s",
         "p50",
         "p99",
-        *(f"{kind} CPU" for kind in (REPLICA, HAPROXY, S3)),
+        *(f"{kind} CPU" for kind in (REPLICA, PROXY, S3)),
         "client",
     )
     table = Table(*columns, title=f"{load.kind}: {load.size_bytes / 1000:,.0f} kB", title_justify="left")
@@ -129,12 +129,18 @@ def show(load: Load, found: dict[str, list[Took]]) -> None:
         rate = statistics.median(one.requests_per_s for one in took)
         latencies = [latency for one in took for latency in one.seen.latencies_s]
         quantiles = [f"{percentile(latencies, q) * 1e3:.1f} ms" for q in (50, 99)]
-        spent = [f"{cpu_ms(took, kind):.2f} ms" for kind in (REPLICA, HAPROXY, S3)]
+        spent = [f"{cpu_ms(took, kind):.2f} ms" for kind in (REPLICA, PROXY, S3)]
         client = statistics.median(one.seen.cpu_s / len(one.seen.latencies_s) for one in took) * 1e3
         table.add_row(
             side, f"{rate:,.0f}", f"{rate * load.size_bytes / MB:,.0f}", *quantiles, *spent, f"{client:.2f} ms"
         )
     console.print(table)
+    if PYTHON in found:
+        ours, python = (cpu_ms(found[side], REPLICA) + cpu_ms(found[side], PROXY) for side in (OURS, PYTHON))
+        console.print(
+            f"without S3's part, which all sides share with {os.cpu_count()} cores: {ours:.1f} ms CPU a request "
+            f"behind HAProxy, {python:.1f} ms behind the Python proxy: {python / ours:.1f} times as much"
+        )
 
 
 def cpu_ms(took: Sequence[Took], kind: str) -> float:
@@ -145,7 +151,7 @@ def cpu_ms(took: Sequence[Took], kind: str) -> float:
 def show_fleet(video: Load, found: dict[str, list[Took]]) -> None:
     """How many cores and nodes a fleet needs, by the CPU time of replica and HAProxy."""
     needed = {}
-    for kind in (REPLICA, HAPROXY):
+    for kind in (REPLICA, PROXY):
         for_video, for_telemetry = (cpu_ms(found[load], kind) for load in ("video", "telemetry"))
         per_gb, per_thousand = for_video / video.size_bytes * 1e6, for_telemetry
         console.print(

@@ -19,8 +19,8 @@ from fleetfeed.demo.work import running_stack, storage_of
 from fleetfeed.processes import marked
 from fleetfeed.settings import StackSettings
 
-REPLICA, HAPROXY, S3 = "replica", "HAProxy", "S3"
-_WORDS = {REPLICA: "ServeReplica:default:ingest", HAPROXY: "bin/haproxy", S3: "weed mini"}
+REPLICA, PROXY, S3 = "replica", "proxy", "S3"
+_WORDS = {REPLICA: ("ServeReplica:default:ingest",), PROXY: ("bin/haproxy", "ProxyActor"), S3: ("weed mini",)}
 PYTHON_PROXY_APP = "benchmarks.python_proxy_app:build_app"
 
 
@@ -72,6 +72,6 @@ def _cpu_s(server: Server) -> dict[str, float]:
         with suppress(psutil.Error):
             line, times = " ".join(process.cmdline()), process.cpu_times()
             for kind, words in _WORDS.items():
-                if words in line:
+                if any(word in line for word in words):
                     spent[kind] += times.user + times.system
     return spent

@@ -35,6 +35,7 @@ def environment(plan: Plan) -> dict[str, str]:
         **storage_environment(url(ports.s3), plan.credentials),
         **ray_environment(plan.credentials),
         **_serve_environment(plan),
+        "PATH": os.pathsep.join((sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath))),  # jobs' `python`
         "RAY_USAGE_STATS_ENABLED": "0",
         "AUTOSCALER_METRIC_PORT": str(ports.autoscaler_metrics),
         "DASHBOARD_METRIC_PORT": str(ports.dashboard_metrics),

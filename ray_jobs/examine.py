@@ -112,22 +112,18 @@ def _gap(raw: RawObject, body: bytes) -> Row:
     """What the robot says that the gap had in it, as far as it knows."""
     gap = parse_gap(raw.segment, body)
     topics = [
-        {"name": _text(name), "encoding": "", "schema_name": "", "count": count}
+        {"name": name, "encoding": "", "schema_name": "", "count": count}
         for name, count in sorted(gap.counts.items())
     ]
     return {
         "last_seq": gap.last_seq,
         "start_ns": gap.start_ns,
         "end_ns": gap.end_ns,
-        "reason": f"{gap.cause}: {_text(gap.reason)}",
+        "reason": f"{gap.cause}: {gap.reason}",
         "messages": sum(gap.counts.values()),
         "topics": topics,
     }
 
-
-def _text(words: str) -> str:
-    """Words of JSON may hold half a character (a lone surrogate), which no table can."""
-    return words.encode(errors="replace").decode()
 
 
 def _telemetry(raw: RawObject, body: bytes) -> Row:

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import measure, ready_requests
 from benchmarks.bench_ingest import GOALS, OURS, PYTHON, STRAIGHT, Load, compare, results, show, show_fleet
-from benchmarks.ingest_servers import HAPROXY, REPLICA, S3, Took, send
+from benchmarks.ingest_servers import PROXY, REPLICA, S3, Took, send
 from benchmarks.measure import BenchmarkFailed
 from benchmarks.ready_client import Seen
 from benchmarks.ready_requests import Bodies, Robot
@@ -66,7 +66,7 @@ def test_the_servers_own_cpu_time_is_told(server: Server, tmp_path: Path) -> Non
 
     assert took.cpu_s[REPLICA] > 0
     assert took.cpu_s[S3] > 0
-    assert set(took.cpu_s) == {REPLICA, HAPROXY, S3}
+    assert set(took.cpu_s) == {REPLICA, PROXY, S3}
 
 
 def test_an_answer_that_stores_nothing_new_is_no_measurement(server: Server, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_an_answer_that_stores_nothing_new_is_no_measurement(server: Server, tmp
 
 def took(requests_per_s: float) -> Took:
     seen = Seen(whole_s=100 / requests_per_s, latencies_s=[0.01] * 98 + [0.5] * 2, cpu_s=0.1)
-    return Took(seen, {REPLICA: 0.5, HAPROXY: 0.1, S3: 2.0})
+    return Took(seen, {REPLICA: 0.5, PROXY: 0.1, S3: 2.0})
 
 
 def rounds() -> Iterator[tuple[Load, dict[str, list[Took]], dict[str, str]]]:

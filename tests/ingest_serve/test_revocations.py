@@ -328,7 +328,7 @@ class FailsAt(Bucket):
     """A bucket that is gone the moment something below `prefix` is to be written."""
 
     def __init__(self, bucket: Bucket, prefix: str) -> None:
-        super().__init__(bucket._store)
+        super().__init__(bucket._store, bucket._put)
         self._prefix = prefix
 
     def create(self, key: str, body: bytes) -> bool:

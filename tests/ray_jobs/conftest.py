@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import obstore
 import pytest
 import ray
 
@@ -29,6 +30,8 @@ from edge.segment import Message, Topic, build
 from edge.topics import video_message, video_topic
 from edge.video import Packet, VideoEncoder
 from edge.wire import GAP_TYPE, MCAP_TYPE, Cause, Gap, Kind, SegmentId
+from ingest_serve.arrivals import Arrivals
+from ingest_serve.bucket import Bucket
 from ingest_serve.raw_store import RawObject, RawStore, Stored
 from ray_jobs.cluster import connect
 from ray_jobs.settings import JobsSettings
@@ -158,17 +161,25 @@ class Robot:
         content_type: str = MCAP_TYPE,
         start_ns: int = 0,
         end_ns: int = 1,
-        sha256: str | None = None,
     ) -> SegmentId:
         """The next segment of a stream, or `seq`."""
         seq = self.last_seq.get(stream, -1) + 1 if seq is None else seq
         self.last_seq[stream] = max(seq, self.last_seq.get(stream, -1))
         segment = SegmentId(self.name, self.recording, stream, seq)
         kind = kind or ("video" if "camera" in stream else "telemetry")
-        digest = sha256 or hashlib.sha256(body).hexdigest()
+        digest = hashlib.sha256(body).hexdigest()
         raw = RawObject(segment, kind, content_type, len(body), digest, start_ns, end_ns, None, "test", 1)
         assert isinstance(asyncio.run(RawStore.open(self.storage).put_once(raw, body)), Stored)
         return segment
+
+    def change_in_store(self, segment: SegmentId) -> None:
+        """Flip a bit of what is stored, as a disk does that S3 does not check."""
+        bucket = Bucket.open(self.storage)
+        found = bucket.read(segment.key)
+        assert found
+        head, body = found
+        changed = bytes([body[0] ^ 1]) + body[1:]
+        obstore.put(bucket._store, segment.key, changed, attributes=head.attributes)  # type: ignore[arg-type]
 
     @staticmethod
     def telemetry(*messages: tuple[str, int, Any]) -> bytes:
@@ -205,6 +216,18 @@ class Robot:
     def last_word(self, t_ns: int) -> bytes:
         last = {**self.last_seq, "_agent": self.last_seq.get("_agent", -1) + 1}
         return telemetry(("/recording/closed", t_ns, {"last_seq": last}))
+
+
+def hint(storage: Storage, segment: SegmentId, *, t_ns: int) -> None:
+    """Tell of a segment as a replica does, at this moment."""
+
+    async def write() -> None:
+        arrivals = Arrivals(Bucket.open(storage), clock=lambda: t_ns, every_s=0)
+        arrivals.note(segment)
+        assert arrivals._writing
+        await arrivals._writing
+
+    asyncio.run(write())
 
 
 def pictures(start_ns: int, frames: int, *, gop: int = 10) -> list[Packet]:

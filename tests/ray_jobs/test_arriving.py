@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,12 +11,11 @@ import pytest
 from dataset_catalog import versions
 from dataset_catalog.storage import Storage
 from edge.wire import SegmentId
-from ingest_serve.arrivals import Arrivals
-from ingest_serve.bucket import Bucket
 from ingest_serve.errors import StorageUnavailable
 from ingest_serve.raw_store import RawStore
 from ray_jobs.arriving import Arriving
 from ray_jobs.settings import JobsSettings
+from tests.ray_jobs.conftest import hint
 
 T0 = 1_760_000_000_000_000_000
 MINUTE_NS = 60_000_000_000
@@ -41,15 +39,8 @@ class Minutes:
     def now_ns(self) -> int:
         return T0 + self.minute * MINUTE_NS
 
-    def hint(self, *segments: SegmentId) -> None:
-        async def write() -> None:
-            arrivals = Arrivals(Bucket.open(self.storage), clock=lambda: self.now_ns, every_s=0)
-            for segment in segments:
-                arrivals.note(segment)
-            if arrivals._writing:
-                await arrivals._writing
-
-        asyncio.run(write())
+    def hint(self, segment: SegmentId) -> None:
+        hint(self.storage, segment, t_ns=self.now_ns)
 
     def next(self) -> int:
         """Run, and let a minute pass; how many segments were indexed."""

@@ -106,6 +106,8 @@ def test_a_gap_and_what_is_stored_inside_it_are_published_together(robot: Any, j
         (b'{"counts":{"/x":-1}}', "counts"),
         (b'{"counts":{"/x":9223372036854775807,"/y":1}}', "counts"),
         (b'{"cause":"tired"}', "cause must be one of"),
+        (b'{"reason":"\\ud800"}', "a gap record is a JSON object"),
+        (b'{"counts":{"/\\ud800":1}}', "a gap record is a JSON object"),
     ],
 )
 def test_a_record_that_cannot_be_read_is_quarantined_and_covers_its_own_seq_alone(
@@ -126,19 +128,10 @@ def test_a_record_that_cannot_be_read_is_quarantined_and_covers_its_own_seq_alon
 def test_a_record_that_changed_in_the_store_is_quarantined_and_covers_its_own_seq_alone(
     robot: Any, jobs: JobsSettings
 ) -> None:
-    gap = {"first_seq": 0, "last_seq": 5, "start_ns": T0, "end_ns": T0 + 1, "cause": "lost", "reason": "gone"}
-    body = json.dumps(gap | {"size_bytes": 0, "counts": {}}).encode()
-    robot.store("telemetry", body, content_type=GAP_TYPE, sha256="0" * 64)
+    robot.change_in_store(robot.gap("telemetry", 0, 5))
     log(robot, 6)
     assert index_segments.run(robot.storage, jobs).counts["waiting behind a hole"] == 1
     assert "sha-256" in rows(robot.storage)[0]["reason"]
-
-
-def test_words_that_no_table_can_hold_stop_nothing(robot: Any, jobs: JobsSettings) -> None:
-    body = b'{"first_seq":0,"last_seq":1,"start_ns":5,"end_ns":6,"cause":"lost","reason":"\\ud800!"'
-    robot.store("telemetry", body + b',"size_bytes":-1,"counts":{"/\\ud800":1}}', content_type=GAP_TYPE)
-    assert index_segments.run(robot.storage, jobs).counts["gaps"] == 1
-    assert (rows(robot.storage)[0]["reason"], rows(robot.storage)[0]["messages"]) == ("lost: ?!", 1)
 
 
 def test_only_what_a_hole_follows_is_looked_at_before_it_is_read(

@@ -54,7 +54,7 @@ def test_what_is_damaged_is_quarantined_with_its_reason_and_the_rest_goes_on(rob
     robot.store("head_camera", b"no mp4 at all", content_type="video/mp4")
     robot.store("telemetry", b"\x89MCAP0\r\n torn", start_ns=T0, end_ns=T0 + 1)
     robot.log(("/battery", T0, {"percent": 80}))
-    robot.store("other", robot.telemetry(("/battery", T0, {})), sha256="0" * 64)
+    robot.change_in_store(robot.log(("/battery", T0, {}), stream="other"))
     summary = index_segments.run(robot.storage, jobs)
     assert (summary.counts["segments"], summary.counts["quarantined"]) == (7, 5)
     assert len(summary.notes) == 5

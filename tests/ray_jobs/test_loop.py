@@ -18,6 +18,7 @@ from dataset_catalog import versions
 from ray_jobs.errors import CommitLost
 from ray_jobs.loop import MAX_BACKOFF_ROUNDS, Loop
 from ray_jobs.summary import Summary
+from tests.ray_jobs.conftest import hint
 
 ROOT = Path(__file__).parents[2]
 T0 = 1_760_000_000_000_000_000
@@ -120,7 +121,8 @@ def test_the_command_works_off_what_arrives_until_it_is_told_to_end(robot: Any) 
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as looping:
         try:
             _wait_until(lambda: _loaded(robot, at_least=1))
-            robot.log(("/battery", T0 + 1, {"percent": 79}))
+            second = robot.log(("/battery", T0 + 1, {"percent": 79}))
+            hint(robot.storage, second, t_ns=time.time_ns())
             _wait_until(lambda: _loaded(robot, at_least=2))
             looping.send_signal(signal.SIGTERM)
             said = looping.communicate(timeout=60)[1]
