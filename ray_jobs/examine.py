@@ -112,8 +112,7 @@ def _gap(raw: RawObject, body: bytes) -> Row:
     """What the robot says that the gap had in it, as far as it knows."""
     gap = parse_gap(raw.segment, body)
     topics = [
-        {"name": name, "encoding": "", "schema_name": "", "count": count}
-        for name, count in sorted(gap.counts.items())
+        {"name": name, "encoding": "", "schema_name": "", "count": count} for name, count in sorted(gap.counts.items())
     ]
     return {
         "last_seq": gap.last_seq,
@@ -123,7 +122,6 @@ def _gap(raw: RawObject, body: bytes) -> Row:
         "messages": sum(gap.counts.values()),
         "topics": topics,
     }
-
 
 
 def _telemetry(raw: RawObject, body: bytes) -> Row:
