@@ -11,8 +11,10 @@ import secrets
 import time
 
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dataset_catalog.storage import Storage
@@ -117,13 +119,21 @@ def _answer_refusals(app: FastAPI, settings: IngestSettings) -> Answer:
         if isinstance(error, StorageUnavailable):
             path = request.scope["path"]
             log.warning("%s: no storage for %s %.200r: %s", request.scope[REQUEST_ID], request.method, path, error)
+        if isinstance(error, HTTPException) and error.status_code == 405:
+            error.headers = {"Allow": _allowed(app, request.scope)}
         response = problem_response(as_refused(error), retry_after_s=settings.retry_after_s)
-        response.headers.update(getattr(error, "headers", None) or {})  # of a 405, for one: what the route allows
+        response.headers.update(getattr(error, "headers", None) or {})
         return response
 
     for kind in ANSWERED:
         app.add_exception_handler(kind, answer)
     return answer
+
+
+def _allowed(app: FastAPI, scope: Scope) -> str:
+    """The methods of all routes of this path: Starlette names only those of the first."""
+    routes = (route for route in app.routes if isinstance(route, Route) and route.matches(scope)[0] != Match.NONE)
+    return ", ".join(sorted({method for route in routes for method in route.methods or ()}))
 
 
 def _route_uploads(app: FastAPI, replica: Replica) -> dict[str, Handler]:

@@ -64,8 +64,8 @@ def check_fields(headers: Headers) -> None:
         name = Counter(found).most_common(1)[0][0].decode()
         raise Refused("bad_parameter", f"{name}: must not be sent twice", parameter=name)
     if b"content-encoding" in found:
-        coding = dict(headers)[b"content-encoding"].strip().lower()
-        if coding != b"identity":
+        coding = dict(headers)[b"content-encoding"].decode("latin-1").strip().lower()
+        if coding != "identity":
             raise Refused("unsupported_encoding", f"a body comes as it is, not encoded as {coding[:80]!r}")
 
 

@@ -14,6 +14,19 @@ from fleetfeed.settings import StackSettings
 from fleetfeed.stack import StackInfo
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the run (`pytest -n 3 --dist loadgroup`): one begins with whatever needs the
+    stack, so that there is one stack; of the other tests, those of a file stay together."""
+    for item in items:
+        group = "stack" if _needs_stack(item) else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: not _needs_stack(item))
+
+
+def _needs_stack(item: pytest.Item) -> bool:
+    return "stack" in getattr(item, "fixturenames", ())
+
+
 @pytest.fixture(scope="session")
 def stack() -> Iterator[StackInfo]:
     """SeaweedFS, Ray, Serve and the TLS front on loopback, started once; ended with the run."""

@@ -301,9 +301,11 @@ def test_a_full_server_says_when_to_come_again_and_is_free_again_after(
 def test_an_unknown_route_and_a_wrong_method_are_problems_too(server: Server) -> None:
     assert refusal(requests.get(f"{server.url}/v1/nothing", timeout=10)) == (404, "not_found")
     assert refusal(requests.post(f"{server.url}/v1/robots/g1-001/telemetry/", timeout=10)) == (404, "not_found")
-    response = requests.delete(f"{server.url}/v1/robots/g1-001/telemetry", timeout=10)
-    assert refusal(response) == (405, "method_not_allowed")
-    assert response.headers["Allow"] == "POST"
+    for path, allowed in (("telemetry", "GET, HEAD, POST"), ("uploads/u", "DELETE, HEAD, PATCH")):
+        response = requests.put(f"{server.url}/v1/robots/g1-001/{path}", timeout=10)
+        assert refusal(response) == (405, "method_not_allowed")
+        assert response.headers["Allow"] == allowed
+        assert allowed in response.json()["detail"]
 
 
 def test_every_answer_tells_the_server_s_time(server: Server, robot: Robot) -> None:

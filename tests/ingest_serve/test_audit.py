@@ -135,7 +135,7 @@ def test_no_act_is_done_that_cannot_be_written_down(bucket: Bucket) -> None:
     unused = invite(registry, "g1-001", now_ns=1)
     registry.enrol(token, robot="g1-001", public_key=KEYS[0], now_ns=2)
     given, _ = tokens.create("Bob", scopes=["read"], now_ns=3)
-    silent, mute = Registry(Silent(bucket._store)), Tokens(Silent(bucket._store))
+    silent, mute = Registry(Silent(bucket._store, bucket._put)), Tokens(Silent(bucket._store, bucket._put))
     attempts: list[Callable[[], object]] = [
         lambda: invite(silent, "g1-001", now_ns=4),
         lambda: silent.enrol(unused, robot="g1-001", public_key=KEYS[1], now_ns=4),

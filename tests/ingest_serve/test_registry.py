@@ -124,7 +124,7 @@ class Between(Bucket):
     """A bucket in which something else happens, once, right after the first object is created below `prefix`."""
 
     def __init__(self, bucket: Bucket, prefix: str, happens: Callable[[], object]) -> None:
-        super().__init__(bucket._store)
+        super().__init__(bucket._store, bucket._put)
         self._prefix, self._happens = prefix, [happens]
 
     def create(self, key: str, body: bytes) -> bool:
