@@ -1,4 +1,4 @@
-"""The exactly-once commit of a chain: fence, fragments, one append a table, one manifest.
+"""The exactly-once commit of a chain: fence, fragments, one deletion and one append a table, one manifest.
 
 A version exists when its manifest does. Whatever a run leaves behind before that (fragments, table versions, whole new
 tables) is unpublished, and the next run's fence takes it away: it restores every table to the newest manifest, always,
@@ -102,13 +102,15 @@ def commit(
     *,
     positions: Mapping[str, Any],
     facts: Mapping[str, Any] | None = None,
+    gone: str = "",
     now_ns: int,
 ) -> Manifest:
     """Append to every table and publish the next manifest.
 
+    `gone` is a Lance filter: the rows of which it is true go from every table of `written` before the new ones come.
     Raises `RowsLost`, `CommitLost` or `VersionConflict`; then nothing is published.
     """
-    landed = {table: _append(base, table, part) for table, part in written.items() if part.rows}
+    landed = {table: _change(base, table, part, gone) for table, part in written.items()}
     return publish(base, landed, positions=positions, facts=facts or {}, now_ns=now_ns)
 
 
@@ -127,22 +129,43 @@ def publish(
     return manifest
 
 
-def _append(base: Base, table: str, written: Written) -> int:
-    """The Lance version at which the fragments landed."""
-    fragments = _checked(table, written)
-    expected = base.versions[table] + 1
+def _change(base: Base, table: str, written: Written, gone: str) -> int:
+    """The Lance version of the table without the rows that go and with those that come."""
+    at = base.versions[table]
+    if gone:
+        at = _delete(base, table, gone, at=at)
+    return _append(base, table, written, at=at) if written.rows else at
+
+
+def _delete(base: Base, table: str, where: str, *, at: int) -> int:
+    """Without these rows; the version stays `at` where there are none."""
+    uri, options = versions.table_uri(base.storage, base.chain, table), base.storage.lance_options()
+    opened = lance.dataset(uri, version=at, storage_options=options)
+    found = opened.to_table(columns=[], filter=where, with_row_address=True)["_rowaddr"].to_numpy()
+    touched = sorted({int(address) >> 32 for address in found})
+    if not touched:
+        return at
+    left = {number: opened.get_fragment(number).delete(where) for number in touched}
+    kept = [fragment for fragment in left.values() if fragment is not None]
+    emptied = [number for number, fragment in left.items() if fragment is None]
+    return _land(base, table, lance.LanceOperation.Delete(kept, emptied, where), at=at)
+
+
+def _append(base: Base, table: str, written: Written, *, at: int) -> int:
+    """With the rows of these fragments."""
+    return _land(base, table, lance.LanceOperation.Append(_checked(table, written)), at=at)
+
+
+def _land(base: Base, table: str, operation: Any, *, at: int) -> int:
+    """Commit upon version `at`. `CommitLost` unless it becomes the next one: something else came in between."""
+    uri, options = versions.table_uri(base.storage, base.chain, table), base.storage.lance_options()
     try:
-        landed = lance.LanceDataset.commit(
-            versions.table_uri(base.storage, base.chain, table),
-            lance.LanceOperation.Append(fragments),
-            read_version=base.versions[table],
-            storage_options=base.storage.lance_options(),
-        )
+        landed = lance.LanceDataset.commit(uri, operation, read_version=at, storage_options=options)
     except CommitConflictError as error:
         raise CommitLost(f"{base.chain} {table}: another writer fenced this run off: {error}") from error
-    if landed.version != expected:
-        raise CommitLost(f"{base.chain} {table}: the append landed at {landed.version}, expected {expected}")
-    return expected
+    if landed.version != at + 1:
+        raise CommitLost(f"{base.chain} {table}: the change landed at {landed.version}, expected {at + 1}")
+    return at + 1
 
 
 def _checked(table: str, written: Written) -> Sequence[FragmentMetadata]:

@@ -36,8 +36,13 @@ def write(lake: Storage, *values: int, table: str = "steps") -> Written:
     return publish.write(lake, CHAIN, table, SCHEMA, [batch])
 
 
-def commit(base: Base, **written: Written) -> Any:
-    return publish.commit(base, written, positions={"at": 1}, now_ns=5)
+def commit(base: Base, gone: str = "", **written: Written) -> Any:
+    return publish.commit(base, written, positions={"at": 1}, gone=gone, now_ns=5)
+
+
+def leave_behind(base: Base, written: Written) -> None:
+    """What a run leaves that dies after its first append."""
+    publish._append(base, "steps", written, at=base.versions["steps"])
 
 
 def values(lake: Storage, table: str = "steps") -> list[int]:
@@ -68,14 +73,14 @@ def test_versions_follow_each_other_and_an_untouched_table_keeps_its_own(lake: S
 def test_what_a_dead_run_left_behind_is_gone_and_never_published(lake: Storage) -> None:
     commit(begin(lake), steps=write(lake, 1))
     for leftover in (7, 8):
-        publish._append(begin(lake), "steps", write(lake, leftover))
+        leave_behind(begin(lake), write(lake, leftover))
     assert values(lake) == [1]
     commit(begin(lake), steps=write(lake, 2))
     assert values(lake) == [1, 2]
 
 
 def test_a_first_run_that_died_leaves_tables_that_are_begun_anew(lake: Storage) -> None:
-    publish._append(begin(lake), "steps", write(lake, 7))
+    leave_behind(begin(lake), write(lake, 7))
     commit(begin(lake), steps=write(lake, 1))
     assert values(lake) == [1]
 
@@ -93,7 +98,7 @@ def test_of_two_writers_one_publishes(lake: Storage) -> None:
 
 def test_a_commit_that_lands_behind_another_is_abandoned(lake: Storage) -> None:
     base = begin(lake)
-    publish._append(base, "steps", write(lake, 2))
+    leave_behind(base, write(lake, 2))
     with pytest.raises(CommitLost, match="landed at 3, expected 2"):
         commit(base, steps=write(lake, 3))
     assert versions.newest(lake, CHAIN) is None
@@ -111,3 +116,34 @@ def test_rows_that_got_lost_are_noticed(lake: Storage) -> None:
     with pytest.raises(RowsLost, match="hold 2 rows, workers wrote 3"):
         commit(base, steps=Written(3, written.fragments))
     assert versions.newest(lake, CHAIN) is None
+
+
+def test_rows_go_in_the_version_in_which_others_come(lake: Storage) -> None:
+    """Of one fragment a row goes, of another all; of the other table none, whose version stays then."""
+    first = commit(begin(lake), steps=write(lake, 1, 2))
+    commit(begin(lake), steps=write(lake, 3), episodes=write(lake, 9, table="episodes"))
+    nothing = publish.write(lake, CHAIN, "episodes", SCHEMA, [])
+    third = commit(begin(lake), "x IN (2, 3)", steps=write(lake, 5), episodes=nothing)
+    assert (third.n, values(lake), values(lake, "episodes")) == (3, [1, 5], [9])
+    assert open_table(lake, CHAIN, first, "steps").to_table()["x"].to_pylist() == [1, 2]
+    fourth = commit(begin(lake), "x < 100", steps=publish.write(lake, CHAIN, "steps", SCHEMA, []))
+    assert (fourth.n, values(lake)) == (4, [])
+    commit(begin(lake), steps=write(lake, 6))
+    assert values(lake) == [6]
+
+
+def test_of_a_writer_that_deletes_and_one_that_appends_one_publishes(lake: Storage) -> None:
+    commit(begin(lake), steps=write(lake, 1, 2))
+    late = begin(lake)
+    commit(begin(lake), steps=write(lake, 3))
+    with pytest.raises((CommitLost, VersionConflict)):
+        commit(late, "x = 1", steps=write(lake, 4))
+    assert values(lake) == [1, 2, 3]
+
+
+def test_rows_that_a_dead_run_took_out_are_there_again(lake: Storage) -> None:
+    commit(begin(lake), steps=write(lake, 1, 2))
+    base = begin(lake)
+    publish._delete(base, "steps", "x = 1", at=base.versions["steps"])
+    commit(begin(lake), steps=write(lake, 3))
+    assert values(lake) == [1, 2, 3]
