@@ -14,6 +14,7 @@ from fleetfeed.settings import StackSettings
 from fleetfeed.stack import StackInfo
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where several processes share the run (`pytest -n 3 --dist loadgroup`): one begins with whatever needs the
     stack, so that there is one stack; of the other tests, those of a file stay together."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from http.client import HTTPResponse
 
 import pytest
 import requests
@@ -397,6 +399,7 @@ def send_untidied(robot: Robot, upload: Upload) -> tuple[int, str]:
     target = upload.target.encode().decode("latin-1")
     signed = robot.signed(replace(upload, target=target))
     with half_sent(signed, robot.server, sent=len(upload.body)) as connection:
-        head, _, body = connection.makefile("rb").read1(65536).partition(b"\r\n\r\n")
-    code = body.partition(b'"code":"')[2].partition(b'"')[0].decode()
-    return int(head.split()[1]), code
+        response = HTTPResponse(connection, method=upload.method)
+        response.begin()
+        body = response.read()
+    return response.status, json.loads(body)["code"] if body else ""
