@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo demo-real test soak check lint types format clean bench-edge bench-ingest
+.PHONY: install demo demo-real test soak check lint types format clean bench-edge bench-ingest bench-jobs
 
 install: $(INSTALLED)
 
@@ -38,6 +38,10 @@ bench-edge: install
 bench-ingest: install
 	$(BIN)/python -m benchmarks.bench_ingest $(ARGS)
 
+# What the jobs cost beside the least that each task needs: about twenty minutes, and .bench/ (8 GB, once) for LeRobot.
+bench-jobs: install
+	$(BIN)/python -m benchmarks.bench_jobs $(ARGS)
+
 check: lint types
 
 lint: install
@@ -57,4 +61,4 @@ soak: install
 
 clean:
 	-$(BIN)/fleetfeed down
-	rm -rf $(VENV) .fleetfeed *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench .fleetfeed *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -56,6 +56,21 @@ class Result:
         return {"name": self.name, "value": value, "unit": self.unit, "goal": self.goal, "meets": self.meets}
 
 
+@dataclass(frozen=True, slots=True)
+class NotMeasured:
+    """A figure that could not be found on this machine, and the reason in words. It is no pass."""
+
+    name: str
+    unit: str
+    goal: float
+    better: Literal["lower", "higher"]
+    reason: str
+
+    def as_json(self) -> dict[str, object]:
+        one: dict[str, object] = {"name": self.name, "value": None, "unit": self.unit, "goal": self.goal}
+        return {**one, "meets": None, "reason": self.reason}
+
+
 def interleaved(rounds: int, sides: Mapping[str, Callable[[int], T]]) -> dict[str, list[T]]:
     """Run each side once a round, called with the round's number; what goes first in one round goes last in the next.
 
@@ -133,12 +148,15 @@ def watching_pss(*pids: int, every_s: float) -> Iterator[PssPeaks]:
         watcher.join()
 
 
-def close(benchmark: str, results: Sequence[Result]) -> None:
+def close(benchmark: str, results: Sequence[Result | NotMeasured]) -> None:
     """Print the table, and the line for programs, which is the last."""
     columns = ("figure", "ran", "medians", "result", "goal", "")
     table = Table(*columns, title=f"benchmark {benchmark}", title_justify="left")
     for one in results:
         sign = "≤" if one.better == "lower" else "≥"
+        if isinstance(one, NotMeasured):
+            table.add_row(one.name, one.reason, "", "not measured", f"{sign} {one.goal:g}", "")
+            continue
         verdict = "[green]met[/green]" if one.meets else "[red]missed[/red]"
         table.add_row(one.name, one.ran, one.seen, f"{one.value:.4g} {one.unit}", f"{sign} {one.goal:g}", verdict)
     console.print(table)
