@@ -233,4 +233,4 @@ def test_whatever_bits_change_all_arrives_as_it_was(
         proxy.heal()
         robot.check()
 
-    run_trials(trial, memory_path, test=2, soak=1000)
+    run_trials(trial, memory_path, test=2, soak=200)
