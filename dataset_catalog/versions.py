@@ -81,8 +81,19 @@ def publish(storage: Storage, chain: str, manifest: Manifest) -> None:
     with storage.reaching():
         try:
             storage.filesystem().pipe_file(_path(storage, chain, manifest.n), body, mode="create")
-        except FileExistsError as error:
-            raise VersionConflict(f"{chain} version {manifest.n} was published by another writer") from error
+        except OSError as error:  # s3fs knows FileExistsError only where it was there before its own request
+            there = _stored(storage, chain, manifest.n)
+            if there is None:
+                raise
+            if there != body:  # else the answer to our own request was lost, and the next try met the first
+                raise VersionConflict(f"{chain} version {manifest.n} was published by another writer") from error
+
+
+def _stored(storage: Storage, chain: str, n: int) -> bytes | None:
+    try:
+        return bytes(storage.filesystem().cat_file(_path(storage, chain, n)))
+    except FileNotFoundError:
+        return None
 
 
 def remove(storage: Storage, chain: str, n: int) -> None:

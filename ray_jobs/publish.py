@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +61,8 @@ def begin(storage: Storage, chain: str, *, planned_on: Manifest | None, schemas:
     """Fence every table of the chain, and create the tables of `schemas` that no manifest names yet, empty.
 
     A table that an older release made gets the columns that it lacks, null in its rows. `planned_on` is the manifest
-    that the work was planned on; `VersionConflict` if it is no longer the newest.
+    that the work was planned on; `VersionConflict` if it is no longer the newest, `CommitLost` if another writer begins
+    at the same time.
     """
     manifest = versions.newest(storage, chain)
     if manifest != planned_on:
@@ -159,10 +161,8 @@ def _append(base: Base, table: str, written: Written, *, at: int) -> int:
 def _land(base: Base, table: str, operation: Any, *, at: int) -> int:
     """Commit upon version `at`. `CommitLost` unless it becomes the next one: something else came in between."""
     uri, options = versions.table_uri(base.storage, base.chain, table), base.storage.lance_options()
-    try:
+    with _unless_lost(base.chain, table):
         landed = lance.LanceDataset.commit(uri, operation, read_version=at, storage_options=options)
-    except CommitConflictError as error:
-        raise CommitLost(f"{base.chain} {table}: another writer fenced this run off: {error}") from error
     if landed.version != at + 1:
         raise CommitLost(f"{base.chain} {table}: the change landed at {landed.version}, expected {at + 1}")
     return at + 1
@@ -179,25 +179,38 @@ def _checked(table: str, written: Written) -> Sequence[FragmentMetadata]:
 def _restore(storage: Storage, chain: str, table: str, version: int, schema: pa.Schema | None) -> int:
     uri, options = versions.table_uri(storage, chain, table), storage.lance_options()
     dataset = lance.dataset(uri, version=version, storage_options=options)
-    dataset.restore()
     known = set(dataset.schema.names)
     lacking = [field for field in schema or () if field.name not in known]
-    if lacking:
-        dataset.add_columns(pa.schema(lacking))
+    with _unless_lost(chain, table):
+        dataset.restore()
+        if lacking:
+            dataset.add_columns(pa.schema(lacking))
     return int(dataset.version)
 
 
 def _create_empty(storage: Storage, chain: str, table: str, schema: pa.Schema) -> int:
     """An empty table, whatever an unpublished run may have left in its place."""
-    dataset = lance.write_dataset(
-        schema.empty_table(),
-        versions.table_uri(storage, chain, table),
-        mode="overwrite",
-        data_storage_version=DATA_STORAGE_VERSION,
-        enable_stable_row_ids=True,
-        storage_options=storage.lance_options(),
-    )
+    with _unless_lost(chain, table):
+        dataset = lance.write_dataset(
+            schema.empty_table(),
+            versions.table_uri(storage, chain, table),
+            mode="overwrite",
+            data_storage_version=DATA_STORAGE_VERSION,
+            enable_stable_row_ids=True,
+            storage_options=storage.lance_options(),
+        )
     return int(dataset.version)
+
+
+@contextmanager
+def _unless_lost(chain: str, table: str) -> Iterator[None]:
+    """`CommitLost` for what Lance raises where another writer changes or creates the table at the same time."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, CommitConflictError) or "already exists" in str(error):
+            raise CommitLost(f"{chain} {table}: another writer fenced this run off: {error}") from error
+        raise
 
 
 def tag(storage: Storage, chain: str, manifest: Manifest) -> None:
@@ -207,5 +220,10 @@ def tag(storage: Storage, chain: str, manifest: Manifest) -> None:
     uri, version = versions.table_uri(storage, chain, TAGGED_TABLE), manifest.tables[TAGGED_TABLE]
     tags = lance.dataset(uri, version=version, storage_options=storage.lance_options()).tags
     name = f"v{manifest.n}"
-    if name not in tags.list():
+    if name in tags.list():
+        return
+    try:
         tags.create(name, version)
+    except ValueError:  # the next run, which is there already, did it meanwhile
+        if name not in tags.list():
+            raise

@@ -24,6 +24,7 @@ LIMIT_S = 10.0
 MAX_HEAD_BYTES = 1 << 16
 END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_EXPECTS = re.compile(rb"\r\nexpect: *100-continue", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 
 
@@ -188,11 +189,14 @@ class Exchange:
     """One request under way: the steps of which a fault is made."""
 
     def __init__(self, link: _Link, head: bytes, seen: Seen, healed: asyncio.Event) -> None:
-        self.head, self.seen, self.healed = head, seen, healed
+        self.head, self.seen, self.healed = _EXPECTS.sub(b"", head), seen, healed
         self._link = link
+        self._waits = _EXPECTS.search(head) is not None
 
     async def body(self) -> bytes:
-        """All of the request's body."""
+        """All of the request's body. A client may wait to be told to send it; S3 is not asked the same again."""
+        if self._waits:
+            self._link.writer.write(b"HTTP/1.1 100 Continue" + END)
         return await self._link.reader.readexactly(self.seen.asked.length)
 
     async def send(self, head: bytes, body: bytes) -> None:
