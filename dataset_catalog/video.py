@@ -84,8 +84,17 @@ def _open_codec(codec: str, extradata: bytes | None) -> Any:
 def _decode(context: Any, packets: list[bytes], upto: int | None) -> list[av.VideoFrame]:
     frames: list[av.VideoFrame] = []
     for data in packets:
-        frames += context.decode(av.Packet(data))
+        frames += context.decode(_packet(data))
         if upto is not None and len(frames) >= upto:
             return frames[:upto]
     frames += context.decode(None)  # a decoder that reorders still holds some
     return frames
+
+
+def _packet(data: bytes) -> Any:
+    """A packet with memory of its own, which libav pads. `av.Packet(data)` takes that of `data` as it is, and some
+    decoders read up to 64 bytes on: what follows there by chance would decide whether a picture is sound."""
+    packet = av.Packet(len(data))
+    if data:
+        packet.update(data)
+    return packet

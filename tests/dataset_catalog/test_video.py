@@ -106,3 +106,15 @@ def test_planes_are_the_same_pixels_channel_first() -> None:
     planes = np.zeros((3, 6, 8), np.uint8)
     split_planes(rgb, planes)
     assert (planes == rgb.transpose(2, 0, 1)).all()
+
+
+def test_what_lies_behind_a_packet_in_memory_decides_nothing() -> None:
+    """MPEG-4 part 2 reads on behind a packet's end, and marks pictures as corrupt for what it finds there."""
+    packets, extradata = encode("mpeg4", extradata_apart=True)
+    for behind in (b"\0" * 64, b"\1" * 64, b"\0\0\1\xb6" * 16, b"\xff" * 64):
+        memory, starts = b"", []
+        for data in packets:
+            starts.append(len(memory))
+            memory += data + behind
+        views: list[Any] = [memoryview(memory)[a : a + len(p)] for a, p in zip(starts, packets, strict=True)]
+        assert len(decode_gop("mpeg4", extradata, views)) == len(packets)
