@@ -250,14 +250,18 @@ class Others:
     no_decord: str
 
     @classmethod
-    def find(cls, *, build: bool) -> Others:
-        lerobot, no_lerobot, no_decord = None, "", ""
+    def find(cls, names: set[str], *, build: bool) -> Others:
+        """Those that the figures of these names need."""
+        lerobot, no_lerobot, no_decord = None, "not asked for", "not asked for"
         try:
-            lerobot = jobs_lerobot.lerobot_python(TOOLS / "lerobot", build=build)
+            if "way_vs_lerobot" in names:
+                lerobot, no_lerobot = jobs_lerobot.lerobot_python(TOOLS / "lerobot", build=build), ""
         except BenchmarkFailed as error:
             no_lerobot = str(error)
         try:
-            jobs_read_videos.offer_decord(TOOLS / "decord")
+            if "way_vs_read_videos" in names:
+                jobs_read_videos.offer_decord(TOOLS / "decord")
+                no_decord = ""
         except BenchmarkFailed as error:
             no_decord = str(error)
         return cls(lerobot, no_lerobot, no_decord)
@@ -300,8 +304,8 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory(prefix="fleetfeed-bench-") as place:
             tell_machine(Path(place))
-            others = Others.find(build=not asked.quick)
             sizes, names = QUICK if asked.quick else WHOLE, set(asked.only or GOALS)
+            others = Others.find(names, build=not asked.quick)
             results = list(run(Path(place), sizes, names=names, others=others, real=real))
             tell_machine(Path(place))
     except (BenchmarkFailed, CatalogError, IngestError, JobError, StackError) as error:

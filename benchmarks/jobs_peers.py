@@ -1,4 +1,4 @@
-"""What the jobs are compared with, in a process of its own: a bare loop that does the least that the task needs.
+"""What the jobs are compared with, in processes of their own: bare loops that do the least that the task needs.
 
     decode  every packet of the lake's video through one libav decoder a segment, on one thread; nothing is looked at
     copy    every raw object read from S3 and written as a Lance blob, 32 objects a batch; nothing is checked
@@ -15,13 +15,16 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import IO, Any, cast
 
 from benchmarks.measure import BenchmarkFailed
 from dataset_catalog.storage import Storage
+from edge.wire import SegmentId
+from ingest_serve.raw_store import RawObject, RawStore
 
 READY = "ready"
 COPIED_TOGETHER = 32
@@ -41,37 +44,52 @@ class Loop:
 
 
 class Peer:
-    """A process that stands ready to run a loop over one lake."""
+    """Processes that stand ready to run a loop, each over its share of one lake."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._stdin, self._stdout = cast(IO[str], process.stdin), cast(IO[str], process.stdout)
-        self._answer()
+    def __init__(self, processes: Sequence[subprocess.Popen[str]]) -> None:
+        self._pipes = [(cast(IO[str], one.stdin), cast(IO[str], one.stdout)) for one in processes]
+        for _, stdout in self._pipes:
+            _answer(stdout)
 
     def run(self, number: int) -> Loop:
-        """Once through everything; `number` is the round's."""
-        self._stdin.write(f"{number}\n")
-        self._stdin.flush()
-        return Loop(**json.loads(self._answer()))
+        """Once through everything, in all processes at once; `number` is the round's."""
+        for stdin, _ in self._pipes:
+            stdin.write(f"{number}\n")
+            stdin.flush()
+        loops = [Loop(**json.loads(_answer(stdout))) for _, stdout in self._pipes]
+        return Loop(sum(one.count for one in loops), sum(one.cpu_s for one in loops))
 
-    def _answer(self) -> str:
-        line = self._stdout.readline()
-        if not line:
-            raise BenchmarkFailed("a bare loop ended early; what it said stands above")
-        return line
+
+def _answer(pipe: IO[str]) -> str:
+    line = pipe.readline()
+    if not line:
+        raise BenchmarkFailed("a bare loop ended early; what it said stands above")
+    return line
 
 
 @contextmanager
-def peer(loop: str, storage: Storage) -> Iterator[Peer]:
-    """Start a loop's process, and have it read beforehand what it needs in memory."""
-    command = [sys.executable, "-m", "benchmarks.jobs_peers", loop, storage.url]
+def peer(loop: str, storage: Storage, *, processes: int | None = None) -> Iterator[Peer]:
+    """Start a loop's processes, one a core as Ray does, and have them read beforehand what they need in memory.
+
+    Cores that are all busy do less for a second of CPU time than one that is busy alone: so both sides keep all busy.
+    """
+    total = processes or os.cpu_count() or 1
     environment = {**os.environ, **_as_environment(storage)}
-    with subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            yield Peer(process)
-        finally:
-            process.kill()
+    with ExitStack() as ended:
+        started = []
+        for share in range(total):
+            command = [sys.executable, "-m", "benchmarks.jobs_peers", loop, storage.url, str(share), str(total)]
+            process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            ended.callback(_end, process)
+            started.append(process)
+        yield Peer(started)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
 
 
 def _as_environment(storage: Storage) -> dict[str, str]:
@@ -88,14 +106,36 @@ def _as_environment(storage: Storage) -> dict[str, str]:
 # -- in the process --------------------------------------------------------------------------------------------
 
 
-def ready_to_decode(storage: Storage) -> Callable[[int], int]:
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Every `total`-th of a lake's segments, from the `number`-th on."""
+
+    storage: Storage
+    number: int = 0
+    total: int = 1
+
+    def segments(self) -> list[SegmentId]:
+        store = RawStore.open(self.storage)
+        streams = store.list_streams()
+        found = [SegmentId(*stream, seq) for stream in streams for seq in store.list_after(*stream, -1)]
+        return found[self.number :: self.total]
+
+    def bodies(self, kind: str) -> Iterator[tuple[RawObject, bytes]]:
+        store = RawStore.open(self.storage)
+        for segment in self.segments():
+            raw, body = store.read(segment)
+            if raw.kind == kind:
+                yield raw, body
+
+
+def ready_to_decode(share: Share) -> Callable[[int], int]:
     import av
 
     from ray_jobs.media import read_track
 
     tracks = [
         [packet.data for packet in read_track(body, content_type=raw.content_type, start_ns=raw.start_ns).packets]
-        for raw, body in _segments(storage, "video")
+        for raw, body in share.bodies("video")
     ]
 
     def loop(_: int) -> int:
@@ -111,15 +151,15 @@ def ready_to_decode(storage: Storage) -> Callable[[int], int]:
     return loop
 
 
-def ready_to_copy(storage: Storage) -> Callable[[int], int]:
+def ready_to_copy(share: Share) -> Callable[[int], int]:
     import lance
     import pyarrow as pa
 
     from dataset_catalog.schema import DATA_STORAGE_VERSION
     from ingest_serve.bucket import Bucket
 
-    bucket = Bucket.open(storage)
-    keys = [f"raw/{name}" for name in bucket.names("raw")]
+    storage, bucket = share.storage, Bucket.open(share.storage)
+    keys = [segment.key for segment in share.segments()]
     schema = pa.schema([("key", pa.string()), lance.blob_field("payload")])
 
     def batches(counted: list[int]) -> Iterator[Any]:
@@ -133,7 +173,7 @@ def ready_to_copy(storage: Storage) -> Callable[[int], int]:
         counted: list[int] = []
         lance.write_dataset(
             pa.RecordBatchReader.from_batches(schema, batches(counted)),
-            f"{storage.url}/{COPIES}/{number}.lance",
+            f"{storage.url}/{COPIES}/{number}-{share.number}.lance",
             data_storage_version=DATA_STORAGE_VERSION,
             storage_options=storage.lance_options(),
         )
@@ -142,7 +182,7 @@ def ready_to_copy(storage: Storage) -> Callable[[int], int]:
     return loop
 
 
-def ready_to_read_mcap(storage: Storage) -> Callable[[int], int]:
+def ready_to_read_mcap(share: Share) -> Callable[[int], int]:
     from mcap.decoder import DecoderFactory
     from mcap.reader import make_reader
     from mcap_protobuf.decoder import DecoderFactory as ProtobufFactory
@@ -151,7 +191,7 @@ def ready_to_read_mcap(storage: Storage) -> Callable[[int], int]:
         def decoder_for(self, message_encoding: str, schema: Any) -> Any:
             return json.loads if message_encoding == "json" else None
 
-    bodies = [body for _, body in _segments(storage, "telemetry")]
+    bodies = [body for _, body in share.bodies("telemetry")]
     factories = [JsonFactory(), ProtobufFactory()]
 
     def loop(_: int) -> int:
@@ -168,27 +208,13 @@ def ready_to_read_mcap(storage: Storage) -> Callable[[int], int]:
 LOOPS = {"decode": ready_to_decode, "copy": ready_to_copy, "mcap": ready_to_read_mcap}
 
 
-def _segments(storage: Storage, kind: str) -> Iterator[tuple[Any, bytes]]:
-    from edge.wire import SegmentId
-    from ingest_serve.raw_store import RawStore
-
-    store = RawStore.open(storage)
-    for robot, recording, stream in store.list_streams():
-        for seq in store.list_after(robot, recording, stream, -1):
-            raw, body = store.read(SegmentId(robot, recording, stream, seq))
-            if raw.kind == kind:
-                yield raw, body
-
-
 def main(words: Sequence[str]) -> None:
-    loop = LOOPS[words[0]](Storage.open(words[1]))
+    loop = LOOPS[words[0]](Share(Storage.open(words[1]), int(words[2]), int(words[3])))
     print(READY, flush=True)
     for line in sys.stdin:
-        before = os.times()
+        before_s = time.process_time()  # of all threads
         count = loop(int(line))
-        after = os.times()
-        spent = after.user + after.system - before.user - before.system
-        print(json.dumps(asdict(Loop(count, spent))), flush=True)
+        print(json.dumps(asdict(Loop(count, time.process_time() - before_s))), flush=True)
 
 
 if __name__ == "__main__":
