@@ -147,7 +147,9 @@ def _show(found: StackInfo) -> None:
     for what, where in found.listeners.items():
         table.add_row(what, where, style="dim")
     console.print(table)
-    console.print('Clients:  eval "$(fleetfeed env)"     End it:  fleetfeed down', highlight=False)
+    where = "" if found.run_dir == _settings().run_dir.resolve() else f" --run-dir {shlex.quote(str(found.run_dir))}"
+    clients = f'Clients:  eval "$(fleetfeed env{where})"     End it:  fleetfeed down{where}'
+    console.print(clients, highlight=False, soft_wrap=True)
 
 
 def main() -> None:
