@@ -28,7 +28,7 @@ demo-real: install
 
 # Three at a time on whatever cores there are: tests wait more than they work.
 test: install
-	$(BIN)/pytest -n 3 --dist loadgroup $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadscope $(ARGS)
 
 # Five figures of the robot side with their goals: about seven minutes, best on an idle machine.
 bench-edge: install

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,18 +16,23 @@ from fleetfeed.settings import StackSettings
 from fleetfeed.stack import StackInfo
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the run (`pytest -n 3 --dist loadgroup`): one begins with whatever needs the
-    stack, so that there is one stack; of the other tests, those of a file stay together."""
-    for item in items:
-        group = "stack" if _needs_stack(item) else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: not _needs_stack(item))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where several processes share the run (`pytest -n 3`), the tests of a file stay together, and those of all files
+    that need the stack, so that there is one stack."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "stack" if _needs_stack(config.rootpath / file) else file
+
+    return ByFile(config, log)
 
 
-def _needs_stack(item: pytest.Item) -> bool:
-    return "stack" in getattr(item, "fixturenames", ())
+@cache
+def _needs_stack(file: Path) -> bool:
+    return "stack: StackInfo" in file.read_text()
 
 
 @pytest.fixture(scope="session")
