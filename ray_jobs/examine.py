@@ -18,6 +18,7 @@ from ray_jobs.media import read_track
 from ray_jobs.picture_check import check_pictures
 from ray_jobs.poison import blamed_on
 from ray_jobs.sandbox import Sandbox, SandboxDied
+from ray_jobs.unpacked import MESSAGE_BYTES, check_memory, check_unpacked_size
 
 MAX_TOPIC_BYTES = 255
 TRIES = 2  # the first may have met a machine without memory
@@ -104,6 +105,8 @@ def _clock(field: str | None) -> Row:
 def _content(raw: RawObject, body: bytes) -> Row:
     if raw.content_type == GAP_TYPE:
         return {**_gap(raw, body), "state": "gap"}
+    if raw.content_type == MCAP_TYPE:
+        check_unpacked_size(body)
     read = _video if raw.kind == "video" else _telemetry
     return {**read(raw, body), "state": "ok"}
 
@@ -128,9 +131,11 @@ def _telemetry(raw: RawObject, body: bytes) -> Row:
     if raw.content_type != MCAP_TYPE:
         raise SegmentError(f"telemetry must be {MCAP_TYPE}, got {raw.content_type!r}")
     counts: Counter[Topic] = Counter()
-    start_ns, end_ns = 2**63 - 1, 0
+    start_ns, end_ns, size = 2**63 - 1, 0, 0
     for message in read_messages(io.BytesIO(body)):
         counts[message.topic] += 1
+        size += len(message.data) + MESSAGE_BYTES
+        check_memory(size)
         start_ns, end_ns = min(start_ns, message.t_ns), max(end_ns, message.t_ns + 1)
     if not counts:
         raise SegmentError("the segment holds no message")

@@ -143,11 +143,20 @@ def _read_mp4(body: bytes, start_ns: int) -> Track:
             if not container.streams.video:
                 raise MediaError("the mp4 holds no video")
             stream: Any = container.streams.video[0]
-            found = [packet for packet in container.demux(stream) if packet.size]
-            packets = tuple(_mp4_packets(found, start_ns))
+            if stream.codec_context is None:
+                raise MediaError("the mp4's video is of no codec that can be read")
+            found = [packet for packet in container.demux(stream) if packet.size or packet.pts is not None]
+            _check_count(stream.frames, len(found))
+            packets = tuple(_mp4_packets([packet for packet in found if packet.size], start_ns))
             return Track(stream.codec_context.codec.canonical_name, stream.codec_context.extradata or b"", packets, "")
     except (av.error.FFmpegError, ValueError) as error:
         raise MediaError(f"not a readable mp4: {error}") from error
+
+
+def _check_count(stated: int, found: int) -> None:
+    """libav passes over what its tables place behind the end of the file or of an edit. Fragments state no number."""
+    if stated not in (0, found):
+        raise MediaError(f"the mp4 states {stated} pictures, {found} can be read")
 
 
 def _mp4_packets(found: list[Any], start_ns: int) -> Iterator[Packet]:

@@ -1,4 +1,5 @@
-"""Bytes from outside are looked into by a process of its own, with limits of time and memory and without our secrets.
+"""Bytes from outside are looked into by a process of its own, with limits of time and memory, and without our secrets,
+a network or another program.
 
 What they do to that process is then the item's fault and not the job's: it is told, and the next item gets a new one.
 Requests are pickled, answers are JSON: nothing that comes back is ever executed.
@@ -22,6 +23,7 @@ from contextlib import suppress
 from typing import IO, Any
 
 from ray_jobs.errors import SandboxFailed
+from ray_jobs.seccomp import forbid_calls
 
 _KEPT = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "TMPDIR")  # of our environment
 _HEADER_BYTES = 8
@@ -171,6 +173,7 @@ def main() -> None:
     _isolate()
     import ray_jobs.examine  # noqa: F401 - what most calls need, before the limits count
 
+    forbid_calls()
     _limit(int(sys.argv[1]))
     _send(answers, b"ready")
     while request := _next(sys.stdin.buffer):
@@ -180,7 +183,7 @@ def main() -> None:
 def _isolate() -> None:
     """No network, where the kernel lets us, and no life after the parent's: before any library starts a thread."""
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET)  # refused in some containers: the demuxers are bound to bytes anyway
+    libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET)  # refused in some containers; see also seccomp.py
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 
