@@ -167,9 +167,15 @@ class RawStore:
 
     def list_after(self, robot: str, recording: str, stream: str, after_seq: int) -> list[int]:
         """Stored seqs greater than `after_seq` (-1: all), in order."""
+        return list(self.times_after(robot, recording, stream, after_seq))
+
+    def times_after(
+        self, robot: str, recording: str, stream: str, after_seq: int, *, limit: int | None = None
+    ) -> dict[int, int]:
+        """The same, and since when the bucket has had each (ns, to the second); only the first `limit`."""
         after = f"{after_seq:010d}" if after_seq >= 0 else None
-        names = self._bucket.names(f"raw/{robot}/{recording}/{stream}", after=after)
-        return [int(name) for name in names if re.fullmatch(r"\d{10}", name)]
+        entries = self._bucket.entries(f"raw/{robot}/{recording}/{stream}", after=after, limit=limit)
+        return {int(entry.name): entry.modified_ns for entry in entries if re.fullmatch(r"\d{10}", entry.name)}
 
 
 def _compare(segment: SegmentId, sha256: str, head: Head) -> AlreadyStored | Conflict:

@@ -131,7 +131,8 @@ def _read_recordings(storage: Storage, rows: Sequence[Row], threads: int) -> Ite
         told = dict(zip((row["key"] for row in telling), pool.map(lambda row: _told(store, row), telling), strict=True))
     for (robot, recording), group in groupby(rows, key=lambda row: (row["robot_id"], row["recording_id"])):
         own = list(group)
-        messages = [message for row in own for message in told.get(row["key"], ())]
+        sound = (row for row in own if row["state"] == "ok")  # a hole that was named has the key of its first seq
+        messages = [message for row in sound for message in told.get(row["key"], ())]
         labels = [Label.parse(t_ns, value) for topic, t_ns, value in messages if topic == EPISODE_TOPIC]
         words = (value.get("last_seq") for topic, _, value in messages if topic == CLOSED_TOPIC)
         closed = [word for word in words if _is_last_seq(word)]

@@ -18,11 +18,11 @@ from dataset_catalog.versions import Manifest
 from edge.wire import SegmentId
 from ingest_serve.raw_store import RawStore
 from ray_jobs import publish
-from ray_jobs.backlog import Backlog, Covers, Reached, Stream, find, work_off
+from ray_jobs.backlog import Backlog, Covers, Missing, Reached, Stream, find, work_off
 from ray_jobs.cluster import Item, Part, Progress, fan_out, no_progress
 from ray_jobs.errors import RowsLost
 from ray_jobs.examine import examine_apart, fetch
-from ray_jobs.gaps import last_seq_at
+from ray_jobs.gaps import last_seq_at, missing_row
 from ray_jobs.publish import Written
 from ray_jobs.sandbox import Sandbox
 from ray_jobs.settings import JobsSettings
@@ -31,7 +31,6 @@ from ray_jobs.summary import Summary, run_in_pieces
 NAME = "index_segments"
 CHAIN = versions.SEGMENTS
 TABLE = "segments"
-GAPS = "gaps"  # the fact of a manifest: stream → last seq that a gap covers, where that is beyond the stream's position
 _NOTHING = Summary(
     NAME, CHAIN, counts={"segments": 0, "quarantined": 0, "gaps": 0, "waiting behind a hole": 0}, rows={TABLE: 0}
 )
@@ -55,9 +54,9 @@ def _run_piece(
     storage: Storage, settings: JobsSettings, only: Collection[Stream] | None, progress: Progress
 ) -> tuple[Summary, bool]:
     manifest = versions.newest(storage, CHAIN)
-    before = Reached(manifest.positions, manifest.facts.get(GAPS, {})) if manifest else Reached()
+    before = Reached.read(manifest.positions, manifest.facts) if manifest else Reached()
     store = RawStore.open(storage)
-    found = find(store, before.positions, threads=settings.read_threads, only=only)
+    found = find(store, before, threads=settings.read_threads, only=only)
     piece = _Piece(storage, settings, manifest, progress)
     with ThreadPoolExecutor(settings.read_threads) as pool:
         backlog = work_off(
@@ -66,6 +65,7 @@ def _run_piece(
             limit=settings.segments_per_commit,
             look=lambda asked: dict(zip(asked, pool.map(partial(last_seq_at, store), asked), strict=True)),
             take=piece.take,
+            give_up_ns=time.time_ns() - int(settings.hole_grace_s * 1e9),
         )
     done = piece.commit(backlog) if backlog.ready else _NOTHING
     waiting = 0 if backlog.more else backlog.waiting
@@ -95,18 +95,28 @@ class _Piece:
         return {segment: last.get(segment.key, segment.seq) for segment in segments}
 
     def commit(self, backlog: Backlog) -> Summary:
-        """Commit all that was taken."""
+        """Commit all that was taken, and what is given up."""
+        if backlog.missing:
+            self._parts.append(self._give_up(backlog.missing))
         written = Written.join(part.written[TABLE] for part in self._parts)
-        if written.rows != len(backlog.ready):
-            raise RowsLost(f"{len(backlog.ready)} segments were read, {written.rows} rows written")
+        if written.rows != len(backlog.ready) + len(backlog.missing):
+            raise RowsLost(
+                f"{len(backlog.ready)} segments were read and {len(backlog.missing)} holes named, "
+                f"{written.rows} rows written"
+            )
         published = publish.commit(
             self._begun(),
             {TABLE: written},
             positions=backlog.reached.positions,
-            facts={GAPS: dict(backlog.reached.gaps)},
+            facts=backlog.reached.facts(),
             now_ns=time.time_ns(),
         )
         return _summary(published, self._parts, written)
+
+    def _give_up(self, missing: Sequence[Missing]) -> Part:
+        """Name these holes."""
+        n, store, now_ns = self._begun().next_n, RawStore.open(self._storage), time.time_ns()
+        return write_rows(self._storage, [missing_row(store, one, index_version=n, now_ns=now_ns) for one in missing])
 
     def _begun(self) -> publish.Base:
         if self._base is None:
@@ -118,7 +128,12 @@ def index_batch(storage: Storage, index_version: int, items: Sequence[Item], *, 
     """What one task does: read each segment, examine it apart, write the rows as fragments."""
     store, sandbox = RawStore.open(storage), _own_sandbox(settings.examine_memory_bytes, settings.examine_limit_s)
     rows = [examine_apart(fetch(store, SegmentId(**item)), sandbox, index_version=index_version) for item in items]
-    batch = pa.RecordBatch.from_pylist(rows, schema=SEGMENTS)
+    return write_rows(storage, rows)
+
+
+def write_rows(storage: Storage, rows: Sequence[dict[str, Any]]) -> Part:
+    """Rows as fragments, and which of them are no sound segments."""
+    batch = pa.RecordBatch.from_pylist(list(rows), schema=SEGMENTS)
     written = publish.write(storage, CHAIN, TABLE, SEGMENTS, [batch])
     quarantined = {row["key"]: row["reason"] for row in rows if row["state"] == "quarantined"}
     gaps = {row["key"]: {name: row[name] for name in ("last_seq", "reason")} for row in rows if row["state"] == "gap"}

@@ -22,6 +22,12 @@ class JobsSettings(TableSettings):
         5_000, ge=1, description="A long run publishes about every so many segments; a killed run loses at most that."
     )
     episodes_per_commit: int = Field(200, ge=1, description="The same for align_frames, in episodes.")
+    hole_grace_s: float = Field(
+        86_400.0,
+        ge=0,
+        description="How long segments wait behind one that has not arrived, before index_segments names it as a gap "
+        "and goes on, in s.",
+    )
     examine_limit_s: float = Field(
         120.0, gt=0, description="How long one segment may take to decode, twice, before it is quarantined."
     )

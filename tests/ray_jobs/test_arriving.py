@@ -53,13 +53,13 @@ class Minutes:
 @pytest.fixture
 def minutes(robot: Any, jobs: JobsSettings, monkeypatch: pytest.MonkeyPatch) -> Minutes:
     made = Minutes(robot.storage, jobs)
-    list_after: Callable[..., Any] = RawStore.list_after
+    times_after: Callable[..., Any] = RawStore.times_after
 
-    def counting(*arguments: Any) -> Any:
+    def counting(*arguments: Any, **more: Any) -> Any:
         made.listed[-1] += 1
-        return list_after(*arguments)
+        return times_after(*arguments, **more)
 
-    monkeypatch.setattr(RawStore, "list_after", counting)
+    monkeypatch.setattr(RawStore, "times_after", counting)
     return made
 
 

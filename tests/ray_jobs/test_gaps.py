@@ -82,11 +82,12 @@ def test_a_stream_goes_on_behind_a_gap_that_came_first(robot: Any, jobs: JobsSet
     log(robot, 5)
     assert index_segments.run(robot.storage, jobs).counts["segments"] == 2
     assert seqs(robot.storage) == [(0, "ok", 1), (1, "gap", 1), (3, "ok", 2), (5, "ok", 3), (6, "ok", 3)]
-    log(robot, 2)  # too late: the stream is beyond it
+    assert load_telemetry.run(robot.storage, jobs).counts["segments"] == 4
+    log(robot, 2)  # late: the stream is beyond it
+    assert index_segments.run(robot.storage, jobs).versions == (4,)
     assert index_segments.run(robot.storage, jobs).versions == ()
-    robot.close(T0 + 9 * S)
-    index_segments.run(robot.storage, jobs)
-    assert load_telemetry.run(robot.storage, jobs).counts["segments"] == 5
+    assert seqs(robot.storage)[2] == (2, "ok", 4)
+    assert load_telemetry.run(robot.storage, jobs).counts["segments"] == 1
 
 
 def test_a_gap_and_what_is_stored_inside_it_are_published_together(robot: Any, jobs: JobsSettings) -> None:
