@@ -19,9 +19,10 @@ def configuration_of(encoder: str, **options: str) -> bytes:
     with av.open(file, "w", format="mp4") as container:
         stream: Any = container.add_stream(encoder, rate=30, options=options)
         stream.width, stream.height, stream.pix_fmt = 70, 66, options.pop("pix_fmt", "yuv420p")
-        for _ in range(2):
-            gray = np.full((66, 70, 3), 90, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(gray, format="rgb24")))
+        for number in range(2):
+            frame = av.VideoFrame.from_ndarray(np.full((66, 70, 3), 90, np.uint8), format="rgb24")
+            frame.pts = number
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     with av.open(io.BytesIO(file.getvalue())) as container:
         return bytes(container.streams.video[0].codec_context.extradata)
