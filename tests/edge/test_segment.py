@@ -6,6 +6,7 @@ import hashlib
 import io
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import lz4.frame
@@ -66,11 +67,11 @@ def test_no_message_makes_no_segment() -> None:
 
 
 def test_a_message_without_a_publish_time_has_its_capture_time_there() -> None:
-    assert _read(_body([MESSAGES[0]._replace(publish_ns=None)])) == [MESSAGES[0]._replace(publish_ns=1000)]
+    assert _read(_body([replace(MESSAGES[0], publish_ns=None)])) == [replace(MESSAGES[0], publish_ns=1000)]
 
 
 def test_a_sealed_journal_has_the_bytes_and_the_facts_of_a_segment_built_of_its_messages() -> None:
-    large = [one._replace(data=one.data * 200) for one in some_messages(count=60, size=200)]  # several chunks
+    large = [replace(one, data=one.data * 200) for one in some_messages(count=60, size=200)]  # several chunks
     assert sum(len(one.data) for one in large) > 2 * CHUNK_BYTES
     sealed = segment.seal_journal(journal_of(large).data, name=NAME)
     assert (sealed.facts, sealed.body) == segment.build(large)
