@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -17,13 +18,15 @@ from dataset_catalog.contents import Contents
 from dataset_catalog.cut import check_length, check_one_piece
 from dataset_catalog.dataset import Dataset
 from dataset_catalog.errors import NotFound, NoVideo, QueryError
+from dataset_catalog.search import Wanted, find_words
 from dataset_catalog.settings import StorageSettings
-from dataset_catalog.sql import View, query
+from dataset_catalog.sql import View, query, view_of
 from dataset_catalog.storage import Storage
 from dataset_catalog.tables import open_table
+from dataset_catalog.thumbnails import find_thumbnails, write_sheet
 from dataset_catalog.times import Time, to_ns
 from dataset_catalog.versions import Manifest
-from dataset_catalog.video_rows import find_cut
+from dataset_catalog.video_rows import find_cut, overlapping
 
 _ROBOTS = """
 SELECT robot_id, count(DISTINCT recording_id) AS recordings, count(*) FILTER (state <> 'gap') AS segments,
@@ -95,7 +98,58 @@ class Catalog:
         """
         start_ns, end_ns = (None if time is None else to_ns(time) for time in (start, end))
         sql = _VIDEOS.format(where=where or "true")
-        return query(sql, [self._segments()], [robot, robot, start_ns, start_ns, end_ns, end_ns])
+        segments = overlapping(self._segments(), robot, start_ns, end_ns)
+        return query(sql, [segments], [robot, robot, start_ns, start_ns, end_ns, end_ns])
+
+    def thumbnails(
+        self,
+        robot: str | None = None,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        where: str | None = None,
+        limit: int = 100,
+    ) -> pa.Table:
+        """What `videos` finds, as pictures: robot_id, recording_id, stream, seq, start_ns, end_ns and `thumbnail`, a
+        JPEG of a sharp picture from the segment's middle. Where there are more than `limit`, evenly chosen ones.
+        """
+        rows = self.videos(robot, start=start, end=end, where=f"state = 'ok' AND ({where or 'true'})")
+        manifest = self._newest(versions.SEGMENTS)
+        return find_thumbnails(self.storage, manifest, rows, limit=limit)
+
+    def contact_sheet(
+        self,
+        path: str | Path,
+        robot: str | None = None,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        where: str | None = None,
+        limit: int = 48,
+    ) -> Path:
+        """The same as one PNG, each picture with its robot, camera and time. `NoVideo` where there is none."""
+        found = self.thumbnails(robot, start=start, end=end, where=where, limit=limit)
+        return write_sheet(found, Path(path))
+
+    def search(
+        self,
+        words: str,
+        *,
+        robot: str | None = None,
+        start: Time | None = None,
+        end: Time | None = None,
+        limit: int = 100,
+    ) -> pa.Table:
+        """Where all these words were logged or noted: texts of telemetry (`message`, `msg`, `text`, `task`, `notes`)
+        and the tasks and notes of the datasets' episodes.
+
+        One row a find, in order of time, the `limit` best of them: robot_id, recording_id, t_ns (of an episode its
+        start), `table` (as SQL names it), `column`, `text`. Case does not matter. Where `maintain` has made an index, a
+        word is found in its other forms (`slips` finds "slipped"), elsewhere every text with these letters in it.
+        """
+        start_ns, end_ns = (None if time is None else to_ns(time) for time in (start, end))
+        wanted = Wanted(words, robot=robot, start_ns=start_ns, end_ns=end_ns, limit=limit)
+        return find_words(self._others(), wanted)
 
     def clip(self, robot: str, stream: str, start: Time, end: Time, *, recording: str | None = None) -> Clip:
         """A camera's video of `[start, end)`, at most ten minutes, copied as it was encoded: `.write(file)` gives an
@@ -149,7 +203,7 @@ class Catalog:
     def _segments(self) -> View:
         manifest = self._newest(versions.SEGMENTS)
         if manifest is None:
-            return View("segments", schema.SEGMENTS.empty_table())
+            return view_of(schema.SEGMENTS.empty_table(), "segments")
         return self._view(versions.SEGMENTS, manifest, "segments")
 
     def _others(self) -> list[View]:
@@ -177,9 +231,7 @@ class Catalog:
 
     def _view(self, chain: str, manifest: Manifest, table: str) -> View:
         lake = open_table(self.storage, chain, manifest, table)
-        shown = tuple(name for name in lake.schema.names if name != "payload") if table == "gops" else None
-        sql_schema = "main" if chain == versions.SEGMENTS else chain.rsplit("/", 1)[-1]
-        return View(table, lake, sql_schema, shown)
+        return view_of(lake, table, schema="main" if chain == versions.SEGMENTS else chain.rsplit("/", 1)[-1])
 
     def _dataset_names(self) -> list[str]:
         folder = self.storage.path(versions.DATASETS)

@@ -12,6 +12,7 @@ import lance
 import pyarrow as pa
 
 DATA_STORAGE_VERSION = "2.2"
+NOT_IN_SQL = {"gops": "payload", "segments": "thumbnail"}  # columns of pictures, which only their readers fetch
 
 TOPIC = pa.struct(
     [("name", pa.string()), ("encoding", pa.string()), ("schema_name", pa.string()), ("count", pa.int64())]
@@ -52,6 +53,8 @@ SEGMENTS = pa.schema(
         ("sharpness", pa.float64()),  # mean variance of the Laplacian
         ("motion", pa.float64()),  # mean absolute difference of luma to the frame before, 0..255
         ("gops", pa.list_(GOP)),
+        ("thumbnail", pa.binary()),  # a small JPEG of a sharp picture from its middle
+        ("software_version", pa.string()),  # as the recording's opening record states it; null where it is not known
         ("clock_offset_ns", pa.int64()),  # server's time minus the robot's, as told with the upload
         ("clock_uncertainty_ns", pa.int64()),
         ("clock_drift_ppb", pa.int64()),

@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from dataset_catalog.errors import QueryError
+from dataset_catalog.schema import NOT_IN_SQL
 
 SEALED = {
     "enable_external_access": "false",
@@ -30,6 +31,13 @@ class View:
     table: Any  # a LanceDataset or a pyarrow.Table
     schema: str = "main"
     columns: tuple[str, ...] | None = None
+
+
+def view_of(table: Any, name: str, *, schema: str = "main") -> View:
+    """A lake's table as it is shown: without its column of pictures."""
+    hidden = NOT_IN_SQL.get(name) if schema != "telemetry" else None
+    shown = tuple(column for column in table.schema.names if column != hidden) if hidden else None
+    return View(name, table, schema, shown)
 
 
 @dataclass(frozen=True, slots=True)

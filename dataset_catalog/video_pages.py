@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dataset_catalog.predicate import check_predicate
-from dataset_catalog.sql import Bounds, View, query
+from dataset_catalog.sql import Bounds, query, view_of
 from dataset_catalog.storage import Storage
 from dataset_catalog.tables import open_table
 from dataset_catalog.versions import SEGMENTS, Manifest
@@ -44,7 +44,7 @@ def find_page(
     Raises `QueryError` for a predicate that `check_predicate` does not allow, or that cannot be run within the bounds.
     """
     check_predicate(search.where or "true")
-    segments = View("segments", open_table(storage, SEGMENTS, manifest, "segments"))
+    segments = view_of(open_table(storage, SEGMENTS, manifest, "segments"), "segments")
     given = (search.robot, search.stream, search.start_ns, search.end_ns)
     parameters = [value for value in given for _ in range(2)]
     parameters += [after is None, *(after or _FROM_THE_START), limit + 1]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import pyarrow as pa
 
 from dataset_catalog import cut as cutting
 from dataset_catalog.cut import Cut
 from dataset_catalog.errors import ClipTooLong, NoVideo
+from dataset_catalog.sql import View
 from dataset_catalog.storage import Storage
 from dataset_catalog.tables import contains, open_table
 from dataset_catalog.versions import SEGMENTS, Manifest
@@ -39,6 +43,17 @@ def find_cut(
         return cutting.cut(rows.to_pylist(), start_ns=start_ns, end_ns=end_ns)
     except NoVideo as error:
         raise NoVideo(f"{error} of stream {stream!r} of robot {robot!r}; {_streams(table, robot)}") from error
+
+
+def overlapping(segments: View, robot: str | None, start_ns: int | None, end_ns: int | None) -> View:
+    """The view, narrowed by the table's indices where there is anything to narrow it by: DuckDB does not use them."""
+    where = [contains("robot_id", [robot])] if robot is not None else []
+    where += [f"end_ns > {start_ns}"] if start_ns is not None else []
+    where += [f"start_ns < {end_ns}"] if end_ns is not None else []
+    if not where or isinstance(segments.table, pa.Table):
+        return segments
+    rows = segments.table.to_table(columns=list(segments.columns or ()) or None, filter=" AND ".join(where))
+    return replace(segments, table=rows)
 
 
 def _streams(table: Any, robot: str) -> str:

@@ -15,6 +15,7 @@ from ingest_serve.raw_store import RawObject, RawStore
 from ray_jobs.errors import MediaError
 from ray_jobs.gaps import parse_gap
 from ray_jobs.media import read_track
+from ray_jobs.opening import opening_of, software_version
 from ray_jobs.picture_check import check_pictures
 from ray_jobs.poison import blamed_on
 from ray_jobs.sandbox import Sandbox, SandboxDied
@@ -35,15 +36,17 @@ class Stored:
     raw: RawObject | None
     body: bytes | None
     reason: str = ""
+    opening: bytes | None = None  # the recording's opening record, where it has come already
 
 
 def fetch(store: RawStore, segment: SegmentId) -> Stored:
     """Read one segment. What is damaged in the store is told, not raised: the others must go on."""
+    opening = opening_of(store, segment)
     try:
         raw, body = store.read(segment)
     except DamagedObject as error:
-        return Stored(segment, _head(store, segment), None, str(error))
-    return Stored(segment, raw, body)
+        return Stored(segment, _head(store, segment), None, str(error), opening)
+    return Stored(segment, raw, body, opening=opening)
 
 
 def _head(store: RawStore, segment: SegmentId) -> RawObject | None:
@@ -55,7 +58,7 @@ def _head(store: RawStore, segment: SegmentId) -> RawObject | None:
 
 def examine(stored: Stored, *, index_version: int) -> Row:
     """The object's row. Whatever is wrong with its content makes it a quarantined row with the reason in words."""
-    row = {**_identity(stored), "index_version": index_version}
+    row = {**_identity(stored), "index_version": index_version, "software_version": software_version(stored.opening)}
     if stored.raw is None or stored.body is None:
         return {**row, "state": "quarantined", "reason": stored.reason}
     try:
@@ -171,5 +174,6 @@ def _video(raw: RawObject, body: bytes) -> Row:
         "height": pictures.height,
         "fps": pictures.fps,
         **asdict(pictures.quality),
+        "thumbnail": pictures.thumbnail,
         "gops": [{"start_ns": gop.start_ns, "frames": len(gop.packets), "bytes": gop.bytes} for gop in track.gops],
     }

@@ -13,32 +13,34 @@ from dataset_catalog.video import decode_gop
 from ray_jobs.errors import MediaError
 from ray_jobs.media import Gop, Track
 from ray_jobs.picture_quality import Quality, QualityMeter
+from ray_jobs.thumbnail import Chooser
 
 MAX_GOP_FRAMES = 300  # a GOP's frames are in memory together
 
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """What decoding found; `fps` is None for a single frame."""
+    """What decoding found; `fps` is None for a single frame, `thumbnail` a small JPEG."""
 
     frames: int
     width: int
     height: int
     fps: float | None
     quality: Quality
+    thumbnail: bytes
 
 
 def check_pictures(track: Track) -> Pictures:
     """Decode GOP by GOP. Raises `MediaError` if one does not decode to as many sound frames as it has packets."""
     sizes: set[tuple[int, int]] = set()
-    frames, meter = 0, QualityMeter()
+    frames, meter, chooser = 0, QualityMeter(), Chooser(len(track.packets))
     for frame in decode(track):
         sizes.add((frame.width, frame.height))
         if len(sizes) != 1:
             raise MediaError(f"the picture size changes within the segment: {sorted(sizes)}")
-        meter.add(frame)
+        chooser.add(frame, sharpness=meter.add(frame))
         frames += 1
-    return Pictures(frames, *sizes.pop(), fps=_fps(track), quality=meter.result())
+    return Pictures(frames, *sizes.pop(), _fps(track), meter.result(), chooser.jpeg())
 
 
 def decode(track: Track) -> Iterator[Any]:

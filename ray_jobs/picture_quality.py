@@ -51,17 +51,17 @@ class QualityMeter:
         self._last: Luma | None = None
         self._rows: list[tuple[float, bool, bool, float, float]] = []
 
-    def add(self, frame: Any) -> None:
-        """Measure one `av.VideoFrame`; all must have the same size."""
+    def add(self, frame: Any) -> float:
+        """Measure one `av.VideoFrame`; all must have the same size. Returns its sharpness."""
         luma = luma_of(frame)
         quarter = np.ascontiguousarray(luma[::QUARTER, ::QUARTER])
         is_full = frame.color_range == _JPEG_RANGE or frame.format.name.startswith("yuvj")
         motion = 0.0 if self._last is None else mean_difference(quarter, self._last)
         is_frozen = self._last is not None and motion < FROZEN_NOISE * 255
-        self._rows.append(
-            (cv2.mean(quarter)[0], is_black(quarter, is_full=is_full), is_frozen, sharpness(luma), motion)
-        )
+        sharp = sharpness(luma)
+        self._rows.append((cv2.mean(quarter)[0], is_black(quarter, is_full=is_full), is_frozen, sharp, motion))
         self._last = quarter
+        return sharp
 
     def result(self) -> Quality:
         """Of all frames that were added; `ValueError` if there was none."""

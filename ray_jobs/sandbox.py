@@ -2,11 +2,12 @@
 a network or another program.
 
 What they do to that process is then the item's fault and not the job's: it is told, and the next item gets a new one.
-Requests are pickled, answers are JSON: nothing that comes back is ever executed.
+Requests are pickled, answers are JSON, in which bytes are base64: nothing that comes back is ever executed.
 """
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import json
 import os
@@ -30,6 +31,7 @@ _HEADER_BYTES = 8
 _MAX_ANSWER_BYTES = 64 << 20
 _READ_BYTES = 1 << 20
 _STARTS_S = 120.0
+_BYTES = "\0bytes"
 _WATCH_S = 1.0
 _CLONE_NEWNET, _CLONE_NEWUSER = 0x40000000, 0x10000000  # linux/sched.h
 
@@ -50,7 +52,7 @@ class Sandbox:
         self._child: subprocess.Popen[bytes] | None = None
 
     def run(self, work: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        """What `work` returns, as JSON carries it.
+        """What `work` returns, as JSON carries it, and bytes.
 
         Raises `SandboxDied`, also for an exception of `work`; `SandboxFailed` where no process can be started, which
         is nobody's fault.
@@ -93,7 +95,7 @@ class Sandbox:
             raise SandboxDied(_cause(child, died, self.limit_s)) from died
         sender.join()
         try:
-            status, answer = json.loads(body)
+            status, answer = json.loads(body, object_hook=_as_bytes)
         except (ValueError, TypeError) as error:
             raise SandboxDied(f"its process answered nonsense: {error}") from error
         return status, answer
@@ -163,6 +165,10 @@ def _cause(child: subprocess.Popen[bytes], died: SandboxDied, limit_s: float) ->
     return f"it ended its process with code {code}"
 
 
+def _as_bytes(found: dict[str, Any]) -> Any:
+    return base64.b64decode(found[_BYTES]) if found.keys() == {_BYTES} else found
+
+
 # -- in the child ----------------------------------------------------------------------------------------------
 
 
@@ -217,9 +223,15 @@ def _next(pipe: IO[bytes]) -> bytes:
 def _answer(request: bytes) -> bytes:
     try:
         work, arguments, named = pickle.loads(request)  # noqa: S301 - it is our parent's
-        return json.dumps(["ok", work(*arguments, **named)]).encode()
+        return json.dumps(["ok", work(*arguments, **named)], default=_as_json).encode()
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent is told
         return json.dumps(["failed", f"{type(error).__name__}: {error}"[:2000]]).encode()
+
+
+def _as_json(value: object) -> dict[str, str]:
+    if not isinstance(value, bytes):
+        raise TypeError(f"{type(value).__name__} is not JSON serializable")
+    return {_BYTES: base64.b64encode(value).decode()}
 
 
 if __name__ == "__main__":

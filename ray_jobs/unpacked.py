@@ -18,25 +18,25 @@ MESSAGE_BYTES = 200  # what a message takes in memory beside its content, at lea
 _READ_ERRORS = (McapError, zstandard.ZstdError, RuntimeError, ValueError, struct.error, EOFError)  # RuntimeError: lz4
 
 
-def check_unpacked_size(body: bytes) -> None:
-    """`SegmentError` where the chunks of a file unpack to more than `MAX_UNPACKED_BYTES`, or to more than they state.
+def check_unpacked_size(body: bytes, *, most: int = MAX_UNPACKED_BYTES) -> None:
+    """`SegmentError` where the chunks of a file unpack to more than `most` bytes, or to more than they state.
 
     A file that cannot be read that far is not judged: whoever reads its messages says why.
     """
     size = 0
     try:
-        for record in StreamReader(io.BytesIO(body), emit_chunks=True, record_size_limit=MAX_UNPACKED_BYTES).records:
+        for record in StreamReader(io.BytesIO(body), emit_chunks=True, record_size_limit=len(body)).records:
             if isinstance(record, Chunk):
                 size += record.uncompressed_size
-                check_memory(size)
+                check_memory(size, most=most)
                 _check_stated(record)
     except _READ_ERRORS:
         return
 
 
-def check_memory(size: int) -> None:
-    if size > MAX_UNPACKED_BYTES:
-        raise SegmentError(f"the segment unpacks to {size} bytes or more, {MAX_UNPACKED_BYTES} at most are taken")
+def check_memory(size: int, *, most: int = MAX_UNPACKED_BYTES) -> None:
+    if size > most:
+        raise SegmentError(f"the segment unpacks to {size} bytes or more, {most} at most are taken")
 
 
 def _check_stated(chunk: Chunk) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import lance
 import numpy as np
 import pyarrow as pa
@@ -273,10 +274,15 @@ def segment(
     return row | {"received_ns": start + 11_000 * MS, "key": f"raw/{robot}/rec-{robot}/{stream}/{seq:010d}"}
 
 
+def thumbnail(seq: int) -> dict[str, bytes]:
+    """A picture that is the brighter the later its segment."""
+    return {"thumbnail": cv2.imencode(".jpg", np.full((90, 160, 3), 50 * (seq + 1), np.uint8))[1].tobytes()}
+
+
 def write_segments(storage: Storage) -> None:
     """Published rows, and after them one that no manifest names."""
     rows = [segment("h1", "telemetry", seq, "telemetry") for seq in range(3)]
-    rows += [segment("h1", "head", seq, "video", luma=30.0 * (seq + 1)) for seq in range(3)]
+    rows += [segment("h1", "head", seq, "video", luma=30.0 * (seq + 1)) | thumbnail(seq) for seq in range(3)]
     rows += [segment("h2", "head", 0, "video", luma=90.0), segment("h2", "head", 1, "video", "quarantined")]
     rows += [segment("h2", "head", 2, "video", "gap")]
     table = pa.Table.from_pylist(rows, schema=schema.SEGMENTS)
@@ -291,6 +297,8 @@ def write_telemetry(storage: Storage) -> None:
     rows = pa.table(keys | {"t_ns": [T0 + i for i in range(4)], "sequence": list(range(4)), "extra": ["{}"] * 4})
     joints = rows.append_column("position", pa.array([[0.5 * i, 1.0] for i in range(4)], pa.list_(pa.float64())))
     battery = rows.append_column("percent", pa.array([90.0, 80.0, 70.0, 60.0]))
-    tables = {"joint_states": joints, "power.battery": battery}
+    words = ["the bottle slipped", "a bottle is on the table", "it slipped: the bottle fell", ""]
+    log = rows.append_column("message", pa.array(words))
+    tables = {"joint_states": joints, "power.battery": battery, "log": log}
     published = {name: append(storage, versions.TELEMETRY, name, table) for name, table in tables.items()}
     versions.publish(storage, versions.TELEMETRY, Manifest(1, published))
