@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,14 +30,19 @@ JOBS = {
     "index_segments": "Raw segments → lake/segments; every frame is decoded once, what is damaged is quarantined.",
     "load_telemetry": "Telemetry segments → lake/telemetry/<topic>, one table a topic at its native rate.",
     "align_frames": "An align spec and whole episodes → datasets/<name>: steps, series, gops, statistics, episodes.",
+    "backfill": "A robot's episodes or a range of time in a dataset again, also by a changed spec, in a new version.",
     "maintain": "Keeps the lake fast and small: compaction, indices, old versions, abandoned uploads.",
 }
 SPECS = Path(__file__).with_name("specs")
-SPEC_HELP = "Align spec (TOML), for align_frames; or the name of one that comes with us."
+SPECS_TAKEN = ("align_frames", "backfill")
+SPEC_HELP = "Align spec (TOML), for align_frames and backfill; or the name of one that comes with us."
 
 Name = Annotated[str, typer.Argument(help="One of the jobs that `list` names.")]
 Spec = Annotated[Path | None, typer.Option(help=SPEC_HELP)]
 DryRun = Annotated[bool, typer.Option(help="Of maintain: say what is due, and change nothing.")]
+Robot = Annotated[str | None, typer.Option(help="Of backfill: only this robot's episodes.")]
+Start = Annotated[str | None, typer.Option(help="Of backfill: only episodes that end after this ISO 8601 time, or ns.")]
+End = Annotated[str | None, typer.Option(help="Of backfill: only episodes that begin before this one.")]
 
 
 @app.command("list")
@@ -54,12 +59,16 @@ def run(
     name: Name,
     spec: Spec = None,
     dry_run: DryRun = False,
+    robot: Robot = None,
+    start: Start = None,
+    end: End = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one line of JSON.")] = False,
 ) -> None:
     """Run one job until nothing is left to do; a killed run changes nothing and can be run again."""
-    _check(name, spec, dry_run=dry_run)
+    which = _given(robot=robot, start=start, end=end)
+    _check(name, spec, dry_run=dry_run, which=which)
     with _told(name), screen.bar(name, quiet=as_json) as progress:
-        summary = _job(name, spec, progress, dry_run=dry_run)()
+        summary = _job(name, spec, progress, dry_run=dry_run, which=which)()
     if as_json:
         print(json.dumps(summary.as_json()))
     else:
@@ -67,14 +76,23 @@ def run(
 
 
 @app.command()
-def submit(name: Name, spec: Spec = None, dry_run: DryRun = False) -> None:
+def submit(
+    name: Name,
+    spec: Spec = None,
+    dry_run: DryRun = False,
+    robot: Robot = None,
+    start: Start = None,
+    end: End = None,
+) -> None:
     """Run one job on the cluster that RAY_API_SERVER_ADDRESS names, and print its id."""
-    _check(name, spec, dry_run=dry_run)
+    which = _given(robot=robot, start=start, end=end)
+    _check(name, spec, dry_run=dry_run, which=which)
     with _told(name):
         from ray_jobs import submitted
 
         file = spec if spec is not None and spec.exists() else None
         words = ["run", name, "--json", *(["--spec", file.name if file else str(spec)] if spec is not None else [])]
+        words += [word for option, value in which.items() for word in (f"--{option}", value)]
         print(submitted.submit([*words, *(["--dry-run"] if dry_run else [])], file=file))
 
 
@@ -157,11 +175,17 @@ def _stopped_by_signals() -> threading.Event:
     return stop
 
 
-def _check(name: str, spec: Path | None, *, dry_run: bool) -> None:
+def _given(**options: str | None) -> dict[str, str]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _check(name: str, spec: Path | None, *, dry_run: bool, which: Mapping[str, str]) -> None:
     if name not in JOBS:
         raise typer.BadParameter(f"expected one of {', '.join(JOBS)}, got {name!r}")
-    if (name == "align_frames") != (spec is not None):
-        raise typer.BadParameter("align_frames needs --spec, the other jobs take none")
+    if (name in SPECS_TAKEN) != (spec is not None):
+        raise typer.BadParameter(f"{' and '.join(SPECS_TAKEN)} need --spec, the other jobs take none")
+    if which and name != "backfill":
+        raise typer.BadParameter("only backfill takes --robot, --start and --end")
     if dry_run and name != "maintain":
         raise typer.BadParameter("only maintain has a dry run")
 
@@ -181,23 +205,32 @@ def _told(name: str) -> Iterator[None]:
 
 
 def _job(
-    name: str, spec: Path | None, progress: Callable[[int, int], None] | None = None, *, dry_run: bool = False
+    name: str,
+    spec: Path | None,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    dry_run: bool = False,
+    which: Mapping[str, str] | None = None,
 ) -> Callable[[], Any]:
-    """A job as a call without arguments. Raises `SpecError` for a spec that cannot be used."""
+    """A job as a call without arguments. Raises `SpecError` for a spec, `QueryError` for a time that cannot be used."""
     from dataset_catalog.storage import Storage
-    from ray_jobs import align_frames, index_segments, load_telemetry, maintain
+    from dataset_catalog.times import parse_ns
+    from ray_jobs import align_frames, backfill, index_segments, load_telemetry, maintain
     from ray_jobs.align_spec import AlignSpec
     from ray_jobs.cluster import no_progress
     from ray_jobs.settings import JobsSettings
 
     storage, settings = Storage.open(), JobsSettings()
     more: dict[str, Any] = {"progress": progress or no_progress}
+    for option, text in (which or {}).items():
+        more |= {option: text} if option == "robot" else {f"{option}_ns": parse_ns(text)}
     if spec is not None:
-        return partial(align_frames.run, storage, settings, AlignSpec.load(_spec_path(spec)), **more)
+        job: Callable[..., Any] = {"align_frames": align_frames.run, "backfill": backfill.run}[name]
+        return partial(job, storage, settings, AlignSpec.load(_spec_path(spec)), **more)
     if name == "maintain":
         return partial(maintain.run, storage, settings, dry_run=dry_run, **more)
-    job = {"index_segments": index_segments, "load_telemetry": load_telemetry}[name]
-    return partial(job.run, storage, settings, **more)
+    plain = {"index_segments": index_segments.run, "load_telemetry": load_telemetry.run}
+    return partial(plain[name], storage, settings, **more)
 
 
 def _spec_path(spec: Path) -> Path:

@@ -12,10 +12,11 @@ import pyarrow as pa
 from dataset_catalog import versions
 from dataset_catalog.schema import EPISODES, GOPS, SERIES, STATISTICS
 from dataset_catalog.storage import Storage
+from dataset_catalog.tables import contains
 from dataset_catalog.versions import Manifest
 from ray_jobs import publish
 from ray_jobs.align_episode import align_batch
-from ray_jobs.align_plan import Work, make_plan
+from ray_jobs.align_plan import Plan, Work, make_plan
 from ray_jobs.align_spec import AlignSpec
 from ray_jobs.cluster import Part, Progress, fan_out, no_progress
 from ray_jobs.errors import RowsLost, SpecError
@@ -30,9 +31,9 @@ SPEC = "spec"  # the fact of a manifest that holds the spec its rows were made b
 
 
 def run(storage: Storage, settings: JobsSettings, spec: AlignSpec, *, progress: Progress = no_progress) -> Summary:
-    """Align every episode that is whole and not yet in the dataset; publishes nothing where there is none.
+    """Align every episode that is whole and not yet in the dataset, and again each that late data have changed.
 
-    Raises `SpecError` if the dataset was built by another spec.
+    Publishes nothing where there is none. Raises `SpecError` if the dataset was built by another spec.
     """
     started = time.monotonic()
     chain = f"{versions.DATASETS}/{spec.name}"
@@ -43,20 +44,40 @@ def run(storage: Storage, settings: JobsSettings, spec: AlignSpec, *, progress: 
     if published:
         position = published.positions[POSITION]
         publish.tag(storage, chain, published)
-    summary = Summary(NAME, chain, counts={"episodes": 0, "skipped": 0, "waiting for data": 0})
+    summary = nothing(NAME, chain)
     if indexed is None:
         return summary
     plan = make_plan(
         storage, spec, indexed=indexed, published=published, position=position, threads=settings.read_threads
     )
+    done = align(storage, settings, spec, plan, published, progress, position=position, reached=indexed.n)
+    return (summary + done).timed(started)
+
+
+def nothing(job: str, chain: str) -> Summary:
+    """What a run comes to that had nothing to do."""
+    return Summary(job, chain, counts={"episodes": 0, "replaced": 0, "skipped": 0, "waiting for data": 0})
+
+
+def align(
+    storage: Storage,
+    settings: JobsSettings,
+    spec: AlignSpec,
+    plan: Plan,
+    published: Manifest | None,
+    progress: Progress,
+    *,
+    position: int,
+    reached: int,
+) -> Summary:
+    """Do what is planned, in one version or several; the last has the position `reached`."""
+    summary = nothing(NAME, f"{versions.DATASETS}/{spec.name}")
     size = settings.episodes_per_commit
     for start in range(0, len(plan.work), size):
-        reached = indexed.n if start + size >= len(plan.work) else position
-        work = plan.work[start : start + size]
-        done, published = _align(storage, settings, spec, work, published, reached, progress)
+        at = reached if start + size >= len(plan.work) else position
+        done, published = _align(storage, settings, spec, plan.work[start : start + size], published, at, progress)
         summary += done
-    waiting = Summary(NAME, chain, counts={"waiting for data": plan.waiting})
-    return (summary + waiting).timed(started)
+    return summary + Summary(NAME, summary.chain, counts={"waiting for data": plan.waiting})
 
 
 def _align(
@@ -68,7 +89,10 @@ def _align(
     reached: int,
     progress: Progress,
 ) -> tuple[Summary, Manifest | None]:
-    """Align these episodes and publish them together; the position moves on only with something published."""
+    """Align these episodes and publish them together; the position moves on only with something published.
+
+    What they replace goes in the same version, but stays where the episode cannot be aligned any more.
+    """
     chain = f"{versions.DATASETS}/{spec.name}"
     base = publish.begin(storage, chain, planned_on=published, schemas=_schemas(spec))
     parts = fan_out(
@@ -82,11 +106,13 @@ def _align(
     skipped = {episode: reason for part in parts for episode, reason in part.report["skipped"].items()}
     if written["episodes"].rows + len(skipped) != len(work):
         raise RowsLost(f"{len(work)} episodes were given out, {written['episodes'].rows} + {len(skipped)} came back")
+    replaced = sorted({name for one in work if one.episode.episode_id not in skipped for name in one.replaces})
     if written["episodes"].rows:
         facts = {SPEC: spec.model_dump(mode="json"), "skipped": skipped}
         positions = {POSITION: reached}
-        published = publish.commit(base, written, positions=positions, facts=facts, now_ns=time.time_ns())
-    return _summary(chain, base, parts, written, skipped), published
+        gone = contains("episode_id", replaced) if replaced else ""
+        published = publish.commit(base, written, positions=positions, facts=facts, gone=gone, now_ns=time.time_ns())
+    return _summary(chain, base, parts, written, skipped, replaced), published
 
 
 def _schemas(spec: AlignSpec) -> dict[str, pa.Schema]:
@@ -122,10 +148,15 @@ def _first(names: Sequence[str]) -> str:
 
 
 def _summary(
-    chain: str, base: publish.Base, parts: Sequence[Part], written: Mapping[str, Written], skipped: Mapping[str, str]
+    chain: str,
+    base: publish.Base,
+    parts: Sequence[Part],
+    written: Mapping[str, Written],
+    skipped: Mapping[str, str],
+    replaced: Sequence[str],
 ) -> Summary:
     aligned = written["episodes"].rows
-    counts: dict[str, Any] = {"episodes": aligned, "skipped": len(skipped)}
+    counts: dict[str, Any] = {"episodes": aligned, "replaced": len(replaced), "skipped": len(skipped)}
     notes = _skipped_notes(skipped)
     total = Fidelity.join(Fidelity(**part.report["fidelity"]) for part in parts)
     if total.frames:

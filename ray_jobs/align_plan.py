@@ -1,12 +1,16 @@
-"""What align_frames has yet to do: which episodes are whole and not yet in the dataset, and the segments of each."""
+"""What align_frames has yet to do: which episodes are whole and new, or have changed, and the segments of each.
+
+An episode has changed where late data lie in it, or its labels came late: it is made from other segments than its rows
+in the dataset, or says otherwise what it is.
+"""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import groupby
 from typing import Any
 
@@ -38,15 +42,22 @@ _TELLING = frozenset((EPISODE_TOPIC, CLOSED_TOPIC))
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One episode to align and the rows of its segments; `unusable`: why it must be left out, or empty."""
+    """One episode to align and the rows of its segments; `unusable`: why it must be left out, or empty; `replaces`: the
+    episodes of the dataset whose rows go for it."""
 
     episode: Episode
     segments: tuple[Row, ...]
     unusable: str = ""
+    replaces: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         segments = [{name: row[name] for name in _NEEDED} for row in self.segments]
         return {"episode": asdict(self.episode), "segments": segments, "unusable": self.unusable}
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What its row in `episodes` must say, if it is that of this work."""
+        return {**asdict(self.episode), "sources": {(row["key"], row["sha256"]) for row in self.segments}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +71,71 @@ class Plan:
 def make_plan(
     storage: Storage, spec: AlignSpec, *, indexed: Manifest, published: Manifest | None, position: int, threads: int
 ) -> Plan:
-    """Look at every recording that has rows later than `position`."""
+    """Look at every recording that has rows later than `position`, for episodes that are new or have changed."""
     touched = sorted({row["recording_id"] for row in rows_after(storage, indexed, position)})
-    if not touched:
+    return _plan(storage, spec, indexed, published, touched, threads, has_changed)
+
+
+def plan_again(
+    storage: Storage,
+    spec: AlignSpec,
+    *,
+    indexed: Manifest,
+    published: Manifest,
+    robot: str | None,
+    start_ns: int,
+    end_ns: int,
+    threads: int,
+) -> Plan:
+    """Every episode of the robot (None: of all) that overlaps `[start_ns, end_ns)`, be it unchanged."""
+    where = f"end_ns > {start_ns} AND start_ns < {end_ns}"
+    where += f" AND {contains('robot_id', [robot])}" if robot is not None else ""
+    recordings = sorted({row["recording_id"] for row in rows_after(storage, indexed, 0, where=where)})
+
+    def is_asked_for(work: Work, _: Told | None) -> bool:
+        episode = work.episode
+        return robot in (None, episode.robot_id) and episode.start_ns < end_ns and episode.end_ns > start_ns
+
+    return _plan(storage, spec, indexed, published, recordings, threads, is_asked_for)
+
+
+Told = Mapping[str, Any]  # what a row of `episodes` says, as `Work.told`
+
+
+def has_changed(work: Work, before: Told | None) -> bool:
+    """Whether the episode is not in the dataset as it is now."""
+    return before is None or any(before[name] != value for name, value in work.told.items())
+
+
+def _plan(
+    storage: Storage,
+    spec: AlignSpec,
+    indexed: Manifest,
+    published: Manifest | None,
+    recordings: Sequence[str],
+    threads: int,
+    is_wanted: Callable[[Work, Told | None], bool],
+) -> Plan:
+    if not recordings:
         return Plan((), 0)
-    recordings = list(_read_recordings(storage, rows_of(storage, indexed, touched), threads))
-    done = _aligned(storage, spec, published, touched)
+    done = _aligned(storage, spec, published, recordings)
     work, waiting = [], 0
-    for recording in recordings:
+    for recording in _read_recordings(storage, rows_of(storage, indexed, recordings), threads):
         for episode in episodes_of(recording):
-            if episode.episode_id in done:
+            one = replace(work_on(episode, recording, spec), replaces=_replaced(episode, done))
+            if not is_wanted(one, done.get(episode.episode_id)):
                 continue
             if is_ready(episode, recording, cameras=tuple(spec.cameras), topics=spec.topics, reach_ns=spec.reach_ns):
-                work.append(work_on(episode, recording, spec))
+                work.append(one)
             else:
                 waiting += 1
     work.sort(key=lambda one: (one.episode.robot_id, one.episode.episode_id))
     return Plan(tuple(work), waiting)
+
+
+def _replaced(episode: Episode, done: Mapping[str, Told]) -> tuple[str, ...]:
+    """Its own rows of before; and those of the whole recording, which was one episode until its labels came."""
+    return tuple(name for name in dict.fromkeys((episode.episode_id, episode.recording_id)) if name in done)
 
 
 def work_on(episode: Episode, recording: Recording, spec: AlignSpec) -> Work:
@@ -115,12 +174,18 @@ def _named(row: Mapping[str, Any]) -> str:
     return f"{row['key']}, {row['reason']}"
 
 
-def _aligned(storage: Storage, spec: AlignSpec, published: Manifest | None, recordings: Sequence[str]) -> set[str]:
+def _aligned(
+    storage: Storage, spec: AlignSpec, published: Manifest | None, recordings: Sequence[str]
+) -> dict[str, Told]:
+    """Episode → what the dataset says of it."""
     if published is None:
-        return set()
+        return {}
     table = open_table(storage, f"{versions.DATASETS}/{spec.name}", published, "episodes")
-    found = table.to_table(columns=["episode_id"], filter=contains("recording_id", recordings))
-    return set(found["episode_id"].to_pylist())
+    columns = [field.name for field in fields(Episode)]
+    found = table.to_table(columns=[*columns, "sources"], filter=contains("recording_id", recordings)).to_pylist()
+    return {
+        row["episode_id"]: row | {"sources": {(one["key"], one["sha256"]) for one in row["sources"]}} for row in found
+    }
 
 
 def _read_recordings(storage: Storage, rows: Sequence[Row], threads: int) -> Iterator[Recording]:

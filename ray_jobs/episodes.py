@@ -91,9 +91,18 @@ class Recording:
 
     @property
     def lost_labels(self) -> list[Mapping[str, Any]]:
-        """Rows of gaps and of damage that had labels in them, or may have had."""
-        lost = (row for row in self.rows if row["state"] != "ok")
-        return [row for row in lost if has_topic(row, (EPISODE_TOPIC,)) or _may_be_labels(row)]
+        """Rows of gaps and of damage that had labels in them, or may have had. What came late is not lost."""
+        lost = [row for row in self.rows if row["state"] != "ok"]
+        told = [row for row in lost if has_topic(row, (EPISODE_TOPIC,)) or _may_be_labels(row)]
+        return [row for row in told if not self._is_filled(row)]
+
+    def _is_filled(self, gap: Mapping[str, Any]) -> bool:
+        """Whether all that a hole was named for has come."""
+        if gap["last_seq"] is None:
+            return False
+        seqs = range(gap["seq"], gap["last_seq"] + 1)
+        stored = (row for row in self.rows if row["stream"] == gap["stream"] and row["state"] == "ok")
+        return sum(row["seq"] in seqs for row in stored) == len(seqs)
 
 
 def episodes_of(recording: Recording) -> list[Episode]:
