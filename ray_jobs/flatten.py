@@ -6,7 +6,9 @@ A nested field is a column named by its path with underscores: `{"pose": {"x": 1
 our own columns, or as another field, gets underscores behind it. Columns are `double` for JSON numbers, else `bool`,
 `int64`, `double`, `string`, `binary` (bytes and arrays of uint8), `list<double>` and `list<string>`.
 
-What does not fit its column exactly, and fields without a column, stand in `extra`: JSON text of the same nesting.
+A table grows with its topic (`ray_jobs/widening.py`): a new field gets a column behind the others, null in the rows
+before it, and a field that comes with another type one beside its own. What fits none of them exactly (an integer that
+no double holds, a list of objects), and what is beyond `MAX_COLUMNS`, stands in `extra`: JSON of the same nesting.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import pyarrow as pa
 
 from dataset_catalog.topic_names import table_name as table_name  # part of this module's own interface
 from ray_jobs.column_types import MISFIT, Path, declared_types, fit, type_of
+from ray_jobs.widening import besides
 
 OWN = (
     pa.field("robot_id", pa.string()),
@@ -55,26 +58,36 @@ def infer_types(messages: Iterable[Any], *, typed: bool, json_schema: bytes = b"
 
 def table_schema(types: Mapping[Path, pa.DataType]) -> pa.Schema:
     """Own columns, the fields' columns, `extra`."""
-    taken = {field.name for field in OWN} | {EXTRA}
-    fields = []
-    for path, kind in islice(types.items(), MAX_COLUMNS):  # what has no column goes to `extra`
+    fields = _new_fields(types, taken={field.name for field in OWN} | {EXTRA}, room=MAX_COLUMNS)
+    return pa.schema([*OWN, *fields, pa.field(EXTRA, pa.string())])
+
+
+def widened(schema: pa.Schema, types: Mapping[Path, pa.DataType]) -> pa.Schema:
+    """A `table_schema` with columns for more paths behind the others, as far as there is room for them."""
+    known = sum(1 for field in schema if field.metadata)
+    taken = {name.lower() for name in schema.names}
+    return pa.schema([*schema, *_new_fields(types, taken=taken, room=MAX_COLUMNS - known)])
+
+
+def _new_fields(types: Mapping[Path, pa.DataType], *, taken: set[str], room: int) -> Iterator[pa.Field]:
+    """What has no column goes to `extra`."""
+    for path, kind in islice(types.items(), max(room, 0)):
         name = _column_name(path)
         while name.lower() in taken:
             name += "_"
         taken.add(name.lower())
-        fields.append(pa.field(name, kind, metadata={_PATH: json.dumps(path)}))
-    return pa.schema([*OWN, *fields, pa.field(EXTRA, pa.string())])
+        yield pa.field(name, kind, metadata={_PATH: json.dumps(path)})
 
 
 def _column_name(path: Path) -> str:
     """A path as a name that Lance and SQL take: no dot in it, and not a name that Lance keeps for itself (`_row…`)."""
-    name = "_".join(re.sub(r"[^\w -]", "_", part) for part in path) or "_"
+    name = "_".join(re.sub(r"[^\w -]", "_", part.removeprefix("\0")) for part in path) or "_"
     return f"_{name}" if name.startswith("_row") else name
 
 
 def to_batch(schema: pa.Schema, own: Sequence[Mapping[str, Any]], messages: Sequence[Any]) -> pa.RecordBatch:
     """Rows of `own` columns and decoded messages, one each, as a batch of a `table_schema`."""
-    fields = {tuple(json.loads(field.metadata[_PATH])): field for field in schema if field.metadata}
+    fields = fields_of(schema)
     columns: dict[str, list[Any]] = {name: [] for name in schema.names}
     for row, message in zip(own, messages, strict=True):
         for name, value in row.items():
@@ -86,18 +99,34 @@ def to_batch(schema: pa.Schema, own: Sequence[Mapping[str, Any]], messages: Sequ
     return pa.RecordBatch.from_arrays([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
 
 
+def fields_of(schema: pa.Schema) -> dict[Path, pa.Field]:
+    """Path → column, of a `table_schema`, in its order."""
+    return {tuple(json.loads(field.metadata[_PATH])): field for field in schema if field.metadata}
+
+
 def split(message: Any, fields: Mapping[Path, pa.Field]) -> tuple[dict[str, Any], str | None]:
     """Column values of one message, and the JSON text of all that does not fit them."""
     values: dict[str, Any] = {}
     rest: dict[str, Any] = {}
     for path, value in leaves(message):
-        field = fields.get(path)
-        fitted = MISFIT if field is None else fit(value, field.type)
+        field, fitted = _column_of(path, value, fields)
         if fitted is not MISFIT and field is not None:
             values[field.name] = fitted
         elif value is not None or field is None:
             _nest(rest, path, value)
     return values, _to_json(rest) if rest else None
+
+
+def _column_of(path: Path, value: Any, fields: Mapping[Path, pa.Field]) -> tuple[pa.Field | None, Any]:
+    """The field's column, or the one beside that takes the value; and the value as that takes it, or `MISFIT`."""
+    field = fields.get(path)
+    fitted = MISFIT if field is None else fit(value, field.type)
+    if field is None or fitted is not MISFIT or value is None:
+        return field, fitted
+    for other in filter(None, map(fields.get, besides(path))):
+        if (found := fit(value, other.type)) is not MISFIT:
+            return other, found
+    return field, MISFIT
 
 
 def leaves(message: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:

@@ -17,14 +17,15 @@ from dataset_catalog.tables import open_table
 from dataset_catalog.versions import Manifest
 from edge.wire import SegmentId
 from ingest_serve.raw_store import RawStore
-from ray_jobs import publish, telemetry
+from ray_jobs import publish, telemetry, widening
 from ray_jobs.cluster import Item, Part, Progress, fan_out, no_progress
 from ray_jobs.errors import RowsLost
-from ray_jobs.flatten import table_name
+from ray_jobs.flatten import table_name, widened
 from ray_jobs.publish import Written
 from ray_jobs.segments_table import Row, first_versions, rows_after, segment_of
 from ray_jobs.settings import JobsSettings
 from ray_jobs.summary import Summary, run_in_pieces
+from ray_jobs.widening import Needed
 
 NAME = "load_telemetry"
 CHAIN = versions.TELEMETRY
@@ -46,15 +47,19 @@ def _run_piece(storage: Storage, settings: JobsSettings, progress: Progress) -> 
     if not rows:
         return _NOTHING, False
     chosen, reached = first_versions(rows, settings.segments_per_commit)
+
+    def load(schemas: Mapping[str, pa.Schema]) -> tuple[publish.Base, list[Part]]:
+        base = publish.begin(storage, CHAIN, planned_on=manifest, schemas=schemas)
+        items = [asdict(segment_of(row)) for row in chosen]
+        work = partial(load_batch, storage, schemas)
+        return base, fan_out(items, work, per_task=settings.segments_per_task, settings=settings, progress=progress)
+
     schemas = _table_schemas(storage, manifest, chosen)
-    base = publish.begin(storage, CHAIN, planned_on=manifest, schemas=schemas)
-    parts = fan_out(
-        [asdict(segment_of(row)) for row in chosen],
-        partial(load_batch, storage, schemas),
-        per_task=settings.segments_per_task,
-        settings=settings,
-        progress=progress,
-    )
+    base, parts = load(schemas)
+    if needed := _needed(parts):  # messages have changed, which is rare: all again, into wider tables
+        base, parts = load(
+            {table: widened(schema, widening.columns(needed.get(table, ()))) for table, schema in schemas.items()}
+        )
     written = _joined(parts)
     _check(chosen, written)
     published = publish.commit(base, written, positions={POSITION: reached}, now_ns=time.time_ns())
@@ -86,14 +91,27 @@ def load_batch(storage: Storage, schemas: Mapping[str, pa.Schema], items: Sequen
     store = RawStore.open(storage)
     batches: dict[str, list[pa.RecordBatch]] = {}
     undecoded: Counter[str] = Counter()
+    needed: dict[str, Needed] = {}
     for item in items:
         segment = SegmentId(**item)
         loaded = telemetry.load(segment, store.get(segment), schemas)
         undecoded += loaded.undecoded
+        for table, columns in loaded.needed.items():
+            needed.setdefault(table, {}).update(columns)
         for table, batch in loaded.batches.items():
             batches.setdefault(table, []).append(batch)
     written = {table: publish.write(storage, CHAIN, table, schemas[table], found) for table, found in batches.items()}
-    return Part(written, {"undecoded": dict(undecoded)})
+    told = {table: [[list(path), name] for path, name in columns] for table, columns in needed.items()}
+    return Part(written, {"undecoded": dict(undecoded), "needed": told})
+
+
+def _needed(parts: Sequence[Part]) -> dict[str, Needed]:
+    """Table → the columns that its rows lack."""
+    found: dict[str, Needed] = {}
+    for part in parts:
+        for table, columns in part.report["needed"].items():
+            found.setdefault(table, {}).update({(tuple(path), name): None for path, name in columns})
+    return found
 
 
 def _joined(parts: Sequence[Part]) -> dict[str, Written]:

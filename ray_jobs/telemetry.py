@@ -12,18 +12,21 @@ import pyarrow as pa
 
 from edge.segment import Message, read_messages
 from edge.wire import SegmentId
-from ray_jobs import flatten
+from ray_jobs import flatten, widening
 from ray_jobs.errors import MessageError
 from ray_jobs.messages import decode, is_typed
 from ray_jobs.poison import blamed_on
+from ray_jobs.widening import Needed
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """`batches`: table → rows in file order. `undecoded`: topic → messages whose bytes stand in `extra`."""
+    """`batches`: table → rows in file order. `undecoded`: topic → messages whose bytes stand in `extra`. `needed`:
+    table → columns that its rows lack."""
 
     batches: dict[str, pa.RecordBatch]
     undecoded: Counter[str]
+    needed: dict[str, Needed]
 
 
 def by_topic(body: bytes) -> dict[str, list[Message]]:
@@ -49,7 +52,7 @@ def infer_schema(messages: Sequence[Message]) -> pa.Schema:
 
 def load(segment: SegmentId, body: bytes, schemas: Mapping[str, pa.Schema]) -> Loaded:
     """Every message becomes one row of its topic's table. `schemas`: table → schema."""
-    loaded = Loaded({}, Counter())
+    loaded = Loaded({}, Counter(), {})
     for topic, messages in by_topic(body).items():
         table = flatten.table_name(topic)
         values = [_decode(message) for message in messages]
@@ -61,7 +64,19 @@ def load(segment: SegmentId, body: bytes, schemas: Mapping[str, pa.Schema]) -> L
             values = [value if _fits(schemas[table], row, value, message) else None for row, value, message in pairs]
             loaded.batches[table] = _rows(schemas[table], own, values, messages)
         loaded.undecoded[topic] += values.count(None)
-    return Loaded(loaded.batches, +loaded.undecoded)
+        if needed := _needed(schemas[table], values, messages):
+            loaded.needed[table] = needed
+    return Loaded(loaded.batches, +loaded.undecoded, loaded.needed)
+
+
+def _needed(schema: pa.Schema, values: Sequence[Any], messages: Sequence[Message]) -> Needed:
+    """The columns that these values lack; none where the table has no room for more."""
+    fields, found = flatten.fields_of(schema), Needed()
+    if len(fields) < flatten.MAX_COLUMNS:
+        for value, message in zip(values, messages, strict=True):
+            if value is not None:
+                found |= widening.needed(flatten.leaves(value), fields, typed=is_typed(message.topic))
+    return found
 
 
 def _rows(

@@ -54,9 +54,25 @@ def test_what_the_table_has_no_column_for_stays_in_extra(robot: Any, jobs: JobsS
     summary = run_both(robot.storage, jobs)
     assert (summary.versions, summary.counts["messages"]) == ((2,), 2)
     _, second = tables(robot.storage)["battery"]
-    assert second["percent"] is None
-    assert json.loads(second["extra"]) == {"percent": "full", "cells": [{"v": 3.7}]}
+    assert (second["percent"], second["percent_as_string"]) == (None, "full")
+    assert json.loads(second["extra"]) == {"cells": [{"v": 3.7}]}
     assert json.loads(tables(robot.storage)["new"][0]["extra"]) == {"a": 2**60}
+
+
+def test_a_table_grows_with_its_topic(robot: Any, jobs: JobsSettings) -> None:
+    robot.log(("/arm", T0, {"q": [1.0], "mode": "on"}))
+    robot.log(("/arm", T0 + 1, {"q": [2.0], "grip": {"force": 3}}))  # in the same run, too
+    run_both(robot.storage, jobs)
+    robot.log(("/arm", T0 + 2, {"q": 4, "mode": 7, "grip": {"force": 5, "slip": True}}))
+    run_both(robot.storage, jobs)
+    rows = tables(robot.storage)["arm"]
+    own = ("robot_id", "recording_id", "stream", "seq", "t_ns", "sequence")
+    assert [{name: value for name, value in row.items() if name not in own and value is not None} for row in rows] == [
+        {"q": [1.0], "mode": "on"},
+        {"q": [2.0], "grip_force": 3.0},
+        {"q_as_double": 4.0, "mode_as_double": 7.0, "grip_force": 5.0, "grip_slip": True},
+    ]
+    assert [row["seq"] for row in rows] == [0, 1, 2]
 
 
 def test_a_topic_that_cannot_be_decoded_is_kept_and_named_and_stops_no_other(robot: Any, jobs: JobsSettings) -> None:
@@ -89,8 +105,10 @@ def test_the_status_of_an_agent_loads_whatever_is_nested_in_it(robot: Any, jobs:
     assert (summary.rows, summary.counts["undecoded"]) == ({"agent.status": 3}, 0)
     one, two, three = tables(robot.storage)["agent.status"]
     assert [one[f"streams_{name}"] for name in ("head_camera_sealed", "a_b_sealed", "a_b_sealed_")] == [4, 1, 2]
-    assert json.loads(two["extra"])["streams"] == {"head_camera": {"sealed": "?"}, "new": {"sealed": 9}}
+    assert (two["streams_head_camera_sealed_as_string"], two["streams_new_sealed"]) == ("?", 9)
+    assert json.loads(two["extra"]) == {"clock": None, "alarms": [{"x": 1}]}
     assert three["streams_head_camera_sealed"] is None
+    assert (three["clock_offset_ns"], three["alarms"]) == (-5, "none")
     assert json.loads(three["extra"])["streams"] == {}
 
 
