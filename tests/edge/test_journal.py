@@ -6,7 +6,6 @@ import bisect
 import errno
 import io
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +145,7 @@ def test_a_stretch_that_is_overwritten_costs_only_what_it_touches(
 def test_bytes_cut_out_or_put_in_cost_only_what_they_touch(
     data: st.DataObject, what: list[Message], rubbish: bytes
 ) -> None:
-    journal = journal_of([replace(one, sequence=n) for n, one in enumerate(what)])  # no two the same
+    journal = journal_of([one._replace(sequence=n) for n, one in enumerate(what)])  # no two the same
     start = data.draw(st.integers(0, len(journal.data)))
     stop = data.draw(st.integers(start, min(len(journal.data), start + 1000)))
     records, _ = _read(journal.data[:start] + rubbish + journal.data[stop:])

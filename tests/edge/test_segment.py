@@ -6,7 +6,6 @@ import hashlib
 import io
 import struct
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import lz4.frame
@@ -67,11 +66,11 @@ def test_no_message_makes_no_segment() -> None:
 
 
 def test_a_message_without_a_publish_time_has_its_capture_time_there() -> None:
-    assert _read(_body([replace(MESSAGES[0], publish_ns=None)])) == [replace(MESSAGES[0], publish_ns=1000)]
+    assert _read(_body([MESSAGES[0]._replace(publish_ns=None)])) == [MESSAGES[0]._replace(publish_ns=1000)]
 
 
 def test_a_sealed_journal_has_the_bytes_and_the_facts_of_a_segment_built_of_its_messages() -> None:
-    large = [replace(one, data=one.data * 200) for one in some_messages(count=60, size=200)]  # several chunks
+    large = [one._replace(data=one.data * 200) for one in some_messages(count=60, size=200)]  # several chunks
     assert sum(len(one.data) for one in large) > 2 * CHUNK_BYTES
     sealed = segment.seal_journal(journal_of(large).data, name=NAME)
     assert (sealed.facts, sealed.body) == segment.build(large)
@@ -156,6 +155,22 @@ def test_damage_inside_an_lz4_chunk_is_a_segment_error() -> None:
 def test_a_record_that_claims_to_be_huge_is_refused_before_it_is_read() -> None:
     with pytest.raises(SegmentError):
         _read(MAGIC + b"\x06" + struct.pack("<Q", 2**40) + b"x" * 100)
+
+
+@pytest.mark.parametrize("size", [0, 21, 22 + 7 + 1, 2**63])
+def test_a_record_of_another_size_than_its_chunk_has_room_for_is_told(size: int) -> None:
+    """In a file without checksums; 22 bytes of a message's record stand before its data, of 7 bytes."""
+    file = io.BytesIO()
+    writer = Writer(file, compression=CompressionType.NONE, enable_crcs=False, enable_data_crcs=False)
+    writer.start()
+    writer.add_message(writer.register_channel("/a", "json", 0), log_time=1, publish_time=1, data=b'{"n":1}')
+    writer.finish()
+    body = file.getvalue()
+    head = b"\x05" + struct.pack("<Q", 22 + 7)
+    assert body.count(head) == 1
+
+    with pytest.raises(SegmentError):
+        _read(body.replace(head, b"\x05" + struct.pack("<Q", size)))
 
 
 def test_a_segment_that_lost_a_whole_chunk_is_told() -> None:
