@@ -13,10 +13,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-from google.protobuf.descriptor import FieldDescriptor
+import orjson
 from google.protobuf.message import DecodeError
-from google.protobuf.message import Message as ProtobufMessage
 from mcap.exceptions import McapError
 from mcap.records import Schema
 from mcap_protobuf.decoder import DecoderFactory
@@ -26,6 +24,7 @@ from rosbags.typesys.base import TypesysError
 
 from edge.segment import Message, Topic
 from ray_jobs.errors import MessageError
+from ray_jobs.plain_protobuf import PlainProtobuf
 from ray_jobs.poison import blamed_on
 
 Decode = Callable[[bytes], Any]
@@ -38,22 +37,25 @@ uint8[16] client_gid
 int64 sequence_number
 """
 _TIME = "int32 sec\nuint32 nanosec\n"
-_NUMBERS = {
-    FieldDescriptor.CPPTYPE_INT32: np.int32,
-    FieldDescriptor.CPPTYPE_INT64: np.int64,
-    FieldDescriptor.CPPTYPE_UINT32: np.uint32,
-    FieldDescriptor.CPPTYPE_UINT64: np.uint64,
-    FieldDescriptor.CPPTYPE_DOUBLE: np.float64,
-    FieldDescriptor.CPPTYPE_FLOAT: np.float32,
-    FieldDescriptor.CPPTYPE_ENUM: np.int32,
-    FieldDescriptor.CPPTYPE_BOOL: np.bool_,
-}
 
 
 def decode(message: Message) -> Any:
     """A message's value; `MessageError` for whatever its bytes or its schema make a decoder raise."""
     with blamed_on(MessageError, message.topic.name):
         return decoder(message.topic)(message.data)
+
+
+@lru_cache(maxsize=1024)
+def quick_decoder(topic: Topic) -> Decode:
+    """As `decoder`, in a fraction of its time, for those who need no more than numbers or look at what they get:
+
+    JSON integers beyond 64 bits are the nearest float, and typed arrays may be lists.
+    """
+    if topic.encoding == "json":
+        return _decode_json_quickly
+    if topic.encoding == "protobuf" and topic.schema_encoding == "protobuf":
+        return _protobuf(topic, typed_arrays=False)
+    return decoder(topic)
 
 
 @lru_cache(maxsize=1024)
@@ -80,45 +82,29 @@ def _decode_json(data: bytes) -> Any:
         raise MessageError(f"not JSON: {error}") from error
 
 
-def _protobuf(topic: Topic) -> Decode:
+def _decode_json_quickly(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:  # or it is what only the standard library takes: NaN, UTF-16, half characters
+        return _decode_json(data)
+
+
+def _protobuf(topic: Topic, *, typed_arrays: bool = True) -> Decode:
     schema = Schema(id=1, name=topic.schema_name, encoding="protobuf", data=topic.schema_data)
     try:
         parse = DecoderFactory().decoder_for("protobuf", schema)
     except (McapError, DecodeError, TypeError, KeyError) as error:
         raise MessageError(f"{topic.name}: no usable schema {topic.schema_name!r}: {error}") from error
 
+    plain = PlainProtobuf(typed_arrays=typed_arrays)
+
     def decode(data: bytes) -> Any:
         try:
-            return _plain_protobuf(parse(data))
+            return plain(parse(data))
         except DecodeError as error:
             raise MessageError(f"not {topic.schema_name}: {error}") from error
 
     return decode
-
-
-def _plain_protobuf(message: ProtobufMessage) -> dict[str, Any]:
-    """Every field of the message's type; None where it has presence and is not set."""
-    return {field.name: _protobuf_field(message, field) for field in message.DESCRIPTOR.fields}
-
-
-def _protobuf_field(message: ProtobufMessage, field: Any) -> Any:
-    value = getattr(message, field.name)
-    if field.is_repeated:
-        return _protobuf_repeated(value, field)
-    if field.has_presence and not message.HasField(field.name):
-        return None
-    return _plain_protobuf(value) if field.message_type else value
-
-
-def _protobuf_repeated(value: Any, field: Any) -> Any:
-    if field.message_type and field.message_type.GetOptions().map_entry:
-        return {str(key): _plain_item(item) for key, item in value.items()}
-    kind = _NUMBERS.get(field.cpp_type)
-    return np.array(value, kind) if kind else [_plain_item(item) for item in value]
-
-
-def _plain_item(item: Any) -> Any:
-    return _plain_protobuf(item) if isinstance(item, ProtobufMessage) else item
 
 
 def _ros2(topic: Topic) -> Decode:

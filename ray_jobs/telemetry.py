@@ -13,8 +13,9 @@ import pyarrow as pa
 from edge.segment import Message, read_messages
 from edge.wire import SegmentId
 from ray_jobs import flatten, widening
+from ray_jobs.columns import columns_of
 from ray_jobs.errors import MessageError
-from ray_jobs.messages import decode, is_typed
+from ray_jobs.messages import decode, is_typed, quick_decoder
 from ray_jobs.poison import blamed_on
 from ray_jobs.widening import Needed
 
@@ -55,6 +56,10 @@ def load(segment: SegmentId, body: bytes, schemas: Mapping[str, pa.Schema]) -> L
     loaded = Loaded({}, Counter(), {})
     for topic, messages in by_topic(body).items():
         table = flatten.table_name(topic)
+        at_once = _at_once(schemas[table], segment, messages)
+        if at_once is not None:
+            loaded.batches[table] = at_once
+            continue
         values = [_decode(message) for message in messages]
         own = _own(segment, messages)
         try:
@@ -77,6 +82,33 @@ def _needed(schema: pa.Schema, values: Sequence[Any], messages: Sequence[Message
             if value is not None:
                 found |= widening.needed(flatten.leaves(value), fields, typed=is_typed(message.topic))
     return found
+
+
+def _at_once(schema: pa.Schema, segment: SegmentId, messages: Sequence[Message]) -> pa.RecordBatch | None:
+    """Rows of messages that all are what their table expects; None where one of them is not."""
+    topic = messages[0].topic
+    try:
+        with blamed_on(MessageError, topic.name):
+            decode_one = quick_decoder(topic)
+            values = [decode_one(message.data) for message in messages]
+    except MessageError:
+        return None
+    alike = all(message.topic is topic or message.topic == topic for message in messages)
+    columns = columns_of(flatten.fields_of(schema), values) if alike else None
+    if columns is None:
+        return None
+    count = len(messages)
+    own = {
+        "robot_id": pa.repeat(segment.robot, count),
+        "recording_id": pa.repeat(segment.recording, count),
+        "stream": pa.repeat(segment.stream, count),
+        "seq": pa.repeat(pa.scalar(segment.seq, pa.int64()), count),
+        "t_ns": pa.array([message.t_ns for message in messages], pa.int64()),
+        "sequence": pa.array([message.sequence for message in messages], pa.int64()),
+        flatten.EXTRA: pa.nulls(count, pa.string()),
+    }
+    found = {**own, **columns}
+    return pa.RecordBatch.from_arrays([found[name] for name in schema.names], schema=schema)
 
 
 def _rows(
