@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from dataset_catalog import versions
 from dataset_catalog.storage import Storage
 from ray_jobs import align_frames, backfill, index_segments
+from ray_jobs.__main__ import app
 from ray_jobs.align_spec import AlignSpec
 from ray_jobs.errors import SpecError
 from ray_jobs.settings import JobsSettings
 from tests.ray_jobs.test_align_frames import CHAIN, MS, RATE, T0, S, label, newest, rows, states
 from tests.ray_jobs.test_late_data import contents
-from tests.ray_jobs.test_main import run as run_command
+from tests.ray_jobs.test_main import environment
 
 ROBOTS = ("robo-1", "robo-2")
 CHANGED = AlignSpec.model_validate(  # in another order, too
@@ -60,8 +62,6 @@ def without_values(storage: Storage) -> set[str]:
     [
         ({}, {"robo-1-0", "robo-1-1", "robo-2-0", "robo-2-1"}),
         ({"robot": "robo-2"}, {"robo-2-0", "robo-2-1"}),
-        ({"start_ns": T0 + S}, {"robo-1-1", "robo-2-1"}),
-        ({"end_ns": T0 + 3600 * S}, {"robo-1-0", "robo-2-0"}),
         ({"robot": "robo-1", "start_ns": T0 + 3600 * S, "end_ns": T0 + 3601 * S}, {"robo-1-1"}),
     ],
 )
@@ -113,6 +113,10 @@ def test_a_spec_with_other_columns_or_of_no_dataset_is_refused(dataset: Any, job
         backfill.run(dataset.storage, jobs, RATE.model_copy(update={"name": "other"}))
 
 
+def command(robot: Any, *words: str) -> Any:
+    return CliRunner().invoke(app, ["run", *words], env=environment(robot))
+
+
 def test_the_command_takes_a_robot_and_a_range(dataset: Any, tmp_path: Path) -> None:
     spec = tmp_path / "arm.toml"
     lines = ['name = "arm"', "rate_hz = 20", "[cameras]", "head_camera = { tolerance_ms = 30 }"]
@@ -121,12 +125,12 @@ def test_the_command_takes_a_robot_and_a_range(dataset: Any, tmp_path: Path) -> 
         lines += [f"[columns.{policy}]", 'topic = "/q"', 'field = "position"', about]
     spec.write_text("\n".join(lines))
     words = ["backfill", "--spec", str(spec), "--robot", "robo-2", "--end", str(T0 + S), "--json"]
-    done = run_command(dataset, *words)
-    assert done.returncode == 0, done.stderr
+    done = command(dataset, *words)
+    assert done.exit_code == 0, done.stderr
     summary = json.loads(done.stdout)
     assert (summary["job"], summary["versions"], summary["counts"]["replaced"]) == ("backfill", [2], 1)
     assert without_values(dataset.storage) == {"robo-2-0"}
-    assert run_command(dataset, "index_segments", "--robot", "robo-2").returncode == 2
-    wrong = run_command(dataset, "backfill", "--spec", str(spec), "--start", "yesterday")
-    assert wrong.returncode == 1
+    assert command(dataset, "index_segments", "--robot", "robo-2").exit_code == 2
+    wrong = command(dataset, "backfill", "--spec", str(spec), "--start", "yesterday")
+    assert wrong.exit_code == 1
     assert "ISO 8601" in wrong.stderr

@@ -17,17 +17,21 @@ ROOT = Path(__file__).parents[2]
 T0 = 1_760_000_000_000_000_000
 
 
-def run(robot: Any, *words: str) -> subprocess.CompletedProcess[str]:
+def environment(robot: Any) -> dict[str, str]:
+    """Of a process that works on the robot's lake."""
     settings = robot.storage.settings
-    environment = {
+    return {
         **os.environ,
         "FLEETFEED_STORAGE_URL": robot.storage.url,
         "FLEETFEED_STORAGE_ENDPOINT_URL": settings.endpoint_url,
         "FLEETFEED_STORAGE_ACCESS_KEY_ID": settings.access_key_id,
         "FLEETFEED_STORAGE_SECRET_ACCESS_KEY": settings.secret_access_key.get_secret_value(),
     }
+
+
+def run(robot: Any, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ray_jobs", "run", *words]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=ROOT, env=environment(robot), capture_output=True, text=True, timeout=120)
 
 
 def test_a_job_prints_its_summary_as_one_line_of_json_and_nothing_else(robot: Any) -> None:
