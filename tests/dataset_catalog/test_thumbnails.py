@@ -9,9 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
+from dataset_catalog import versions
 from dataset_catalog.catalog import Catalog
 from dataset_catalog.errors import NoVideo, QueryError
+from dataset_catalog.sql import Bounds
 from dataset_catalog.times import to_ns
+from dataset_catalog.video_pages import VideoSearch, find_page
 
 T0 = to_ns("2026-01-01")
 
@@ -41,6 +44,10 @@ def test_of_too_many_evenly_chosen_ones_are_given(lake: Any) -> None:
 def test_no_listing_carries_them(lake: Any) -> None:
     assert "thumbnail" not in lake.catalog.videos().schema.names
     assert "thumbnail" not in lake.catalog.sql("SELECT * FROM segments").schema.names
+    manifest = versions.newest(lake.storage, versions.SEGMENTS)
+    page, _ = find_page(lake.storage, manifest, VideoSearch(), after=None, limit=9, bounds=Bounds(9.0, 1 << 28))
+    assert page
+    assert not any(isinstance(value, bytes) for row in page for value in row.values())
 
 
 def test_a_contact_sheet_shows_them_all(lake: Any, tmp_path: Path) -> None:
