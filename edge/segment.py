@@ -17,9 +17,9 @@ from typing import IO, Any, NamedTuple
 from mcap.data_stream import ReadDataStream
 from mcap.exceptions import McapError
 from mcap.opcode import Opcode
-from mcap.records import Channel, Chunk, Footer, McapRecord, Schema, Statistics
+from mcap.records import Channel, Chunk, DataEnd, Footer, McapRecord, Schema, Statistics
 from mcap.records import Message as McapMessage
-from mcap.stream_reader import StreamReader, get_chunk_data_stream
+from mcap.stream_reader import get_chunk_data_stream
 from zstandard import ZstdError
 
 from edge.chunks import MAGIC, ChunkedWriter
@@ -32,6 +32,13 @@ from edge.wire import MAX_TIME_NS
 _HEAD = struct.Struct("<BQ")  # opcode and length of a record
 _FIELDS = struct.Struct("<HIQQ")  # what stands before a message's data: channel, sequence, log time, publish time
 _DESCRIBING: dict[int, Any] = {Opcode.SCHEMA: Schema, Opcode.CHANNEL: Channel}
+_READ: dict[int, Any] = {
+    **_DESCRIBING,
+    Opcode.CHUNK: Chunk,
+    Opcode.STATISTICS: Statistics,
+    Opcode.DATA_END: DataEnd,
+    Opcode.FOOTER: Footer,
+}
 
 
 class Message(NamedTuple):
@@ -152,11 +159,14 @@ def looks_like_mcap(body: bytes) -> bool:
     return len(body) > 2 * len(MAGIC) and body.startswith(MAGIC) and body.endswith(MAGIC)
 
 
-def read_messages(file: IO[bytes]) -> Iterator[Message]:
-    """Every message of a finished MCAP file in file order; `SegmentError` where it is damaged or torn."""
+def read_messages(file: IO[bytes], *, check_crcs: bool = True) -> Iterator[Message]:
+    """Every message of a finished MCAP file in file order; `SegmentError` where it is damaged or torn.
+
+    `check_crcs=False` is for bytes of which a digest has been compared: CRCs take longer than all else.
+    """
     finished = False
     try:
-        for item in _records(file, validate_crcs=True):
+        for item in _records(file, validate_crcs=check_crcs):
             if item is None:
                 finished = True
             else:
@@ -171,8 +181,7 @@ def _records(file: IO[bytes], *, validate_crcs: bool) -> Iterator[Message | None
     """Messages in file order, then None where the footer stands. A file must hold as many as its statistics say."""
     described = _Described()
     found, stated = 0, None
-    reader = StreamReader(file, emit_chunks=True, validate_crcs=validate_crcs, record_size_limit=MAX_RECORD_BYTES)
-    for record in reader.records:
+    for record in _file_records(file, validate_crcs=validate_crcs):
         for message in _held(record, described, validate_crcs=validate_crcs):
             if message.t_ns >= MAX_TIME_NS:
                 raise ValueError(f"a message's time must be below {MAX_TIME_NS} ns, got {message.t_ns}")
@@ -184,6 +193,32 @@ def _records(file: IO[bytes], *, validate_crcs: bool) -> Iterator[Message | None
             if stated not in (None, found):
                 raise ValueError(f"its statistics state {stated} messages, it holds {found}")
             yield None
+
+
+def _file_records(file: IO[bytes], *, validate_crcs: bool) -> Iterator[McapRecord]:
+    """What a file consists of up to its footer, but records that say nothing of messages, as indices."""
+    stream = ReadDataStream(file, calculate_crc=validate_crcs)
+    if stream.read(len(MAGIC)) != MAGIC:
+        raise ValueError("it does not begin as one")
+    while True:
+        crc = stream.checksum() if validate_crcs else 0
+        opcode, size = _HEAD.unpack(stream.read(_HEAD.size))
+        if size > MAX_RECORD_BYTES:
+            raise ValueError(f"a record of {size} bytes, {MAX_RECORD_BYTES} at most are read")
+        content = stream.read(size)
+        if len(content) < size:
+            raise EOFError(f"it ends within a record of {size} bytes")
+        if opcode == Opcode.MESSAGE:
+            yield McapMessage.read(ReadDataStream(io.BytesIO(content)), size)
+        elif opcode in _READ:
+            record = _READ[opcode].read(ReadDataStream(io.BytesIO(content)))
+            if isinstance(record, DataEnd) and validate_crcs and record.data_section_crc not in (0, crc):
+                raise ValueError(f"its data have the CRC {crc}, it states {record.data_section_crc}")
+            yield record
+        if opcode == Opcode.FOOTER:
+            if stream.read(len(MAGIC)) != MAGIC:
+                raise ValueError("it does not end as one")
+            return
 
 
 def _held(record: McapRecord, described: _Described, *, validate_crcs: bool) -> Iterable[Message]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
 import orjson
 from google.protobuf.message import DecodeError
+from google.protobuf.message import Message as ProtobufMessage
 from mcap.exceptions import McapError
 from mcap.records import Schema
 from mcap_protobuf.decoder import DecoderFactory
@@ -58,6 +59,26 @@ def quick_decoder(topic: Topic) -> Decode:
     return decoder(topic)
 
 
+UNDECODED = object()
+
+
+def decode_each(messages: Sequence[Message]) -> list[Any]:
+    """The values of messages of one topic as `quick_decoder` gives them; `UNDECODED` where one cannot be decoded."""
+    try:
+        with blamed_on(MessageError, "these messages"):
+            decode_one = quick_decoder(messages[0].topic)
+            return [decode_one(message.data) for message in messages]
+    except MessageError:
+        return [_decode_or_not(message) for message in messages]
+
+
+def _decode_or_not(message: Message) -> Any:
+    try:
+        return decode(message)
+    except MessageError:
+        return UNDECODED
+
+
 @lru_cache(maxsize=1024)
 def decoder(topic: Topic) -> Decode:
     """How a topic's messages are decoded. Both this and the decoder raise `MessageError`."""
@@ -89,14 +110,18 @@ def _decode_json_quickly(data: bytes) -> Any:
         return _decode_json(data)
 
 
-def _protobuf(topic: Topic, *, typed_arrays: bool = True) -> Decode:
+@lru_cache(maxsize=1024)
+def protobuf_parser(topic: Topic) -> Callable[[bytes], ProtobufMessage]:
+    """What makes messages of a protobuf topic's bytes; `MessageError` where the topic tells no usable type."""
     schema = Schema(id=1, name=topic.schema_name, encoding="protobuf", data=topic.schema_data)
     try:
-        parse = DecoderFactory().decoder_for("protobuf", schema)
+        return DecoderFactory().decoder_for("protobuf", schema)  # type: ignore[no-any-return]
     except (McapError, DecodeError, TypeError, KeyError) as error:
         raise MessageError(f"{topic.name}: no usable schema {topic.schema_name!r}: {error}") from error
 
-    plain = PlainProtobuf(typed_arrays=typed_arrays)
+
+def _protobuf(topic: Topic, *, typed_arrays: bool = True) -> Decode:
+    parse, plain = protobuf_parser(topic), PlainProtobuf(typed_arrays=typed_arrays)
 
     def decode(data: bytes) -> Any:
         try:

@@ -10,13 +10,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from edge.segment import Message, read_messages
+from edge.segment import Message, Topic, read_messages
 from edge.wire import SegmentId
 from ray_jobs import flatten, widening
+from ray_jobs.column_types import Path
 from ray_jobs.columns import columns_of
 from ray_jobs.errors import MessageError
-from ray_jobs.messages import decode, is_typed, quick_decoder
+from ray_jobs.messages import decode, is_typed, protobuf_parser, quick_decoder
 from ray_jobs.poison import blamed_on
+from ray_jobs.protobuf_columns import columns_of_protobuf
 from ray_jobs.widening import Needed
 
 
@@ -31,9 +33,9 @@ class Loaded:
 
 
 def by_topic(body: bytes) -> dict[str, list[Message]]:
-    """A segment's messages in file order, by the topic's name."""
+    """A segment's messages in file order, by the topic's name. The bytes are those that were stored and indexed."""
     found: dict[str, list[Message]] = {}
-    for message in read_messages(io.BytesIO(body)):
+    for message in read_messages(io.BytesIO(body), check_crcs=False):
         found.setdefault(message.topic.name, []).append(message)
     return found
 
@@ -87,14 +89,13 @@ def _needed(schema: pa.Schema, values: Sequence[Any], messages: Sequence[Message
 def _at_once(schema: pa.Schema, segment: SegmentId, messages: Sequence[Message]) -> pa.RecordBatch | None:
     """Rows of messages that all are what their table expects; None where one of them is not."""
     topic = messages[0].topic
+    if not all(message.topic is topic or message.topic == topic for message in messages):
+        return None
     try:
         with blamed_on(MessageError, topic.name):
-            decode_one = quick_decoder(topic)
-            values = [decode_one(message.data) for message in messages]
+            columns = _columns(flatten.fields_of(schema), topic, [message.data for message in messages])
     except MessageError:
         return None
-    alike = all(message.topic is topic or message.topic == topic for message in messages)
-    columns = columns_of(flatten.fields_of(schema), values) if alike else None
     if columns is None:
         return None
     count = len(messages)
@@ -109,6 +110,12 @@ def _at_once(schema: pa.Schema, segment: SegmentId, messages: Sequence[Message])
     }
     found = {**own, **columns}
     return pa.RecordBatch.from_arrays([found[name] for name in schema.names], schema=schema)
+
+
+def _columns(fields: Mapping[Path, pa.Field], topic: Topic, encoded: Sequence[bytes]) -> dict[str, pa.Array] | None:
+    if topic.encoding == topic.schema_encoding == "protobuf":
+        return columns_of_protobuf(fields, list(map(protobuf_parser(topic), encoded)))
+    return columns_of(fields, list(map(quick_decoder(topic), encoded)))
 
 
 def _rows(

@@ -173,6 +173,19 @@ def test_a_record_of_another_size_than_its_chunk_has_room_for_is_told(size: int)
         _read(body.replace(head, b"\x05" + struct.pack("<Q", size)))
 
 
+def test_a_checksum_over_all_data_is_compared_unless_a_digest_was() -> None:
+    file = io.BytesIO()
+    writer = Writer(file, compression=CompressionType.NONE, enable_crcs=False, enable_data_crcs=True)
+    writer.start()
+    writer.add_message(writer.register_channel("/a", "json", 0), log_time=1, publish_time=1, data=b'{"n":1}')
+    writer.finish()
+    changed = file.getvalue().replace(b'{"n":1}', b'{"n":2}')
+
+    with pytest.raises(SegmentError, match="CRC"):
+        _read(changed)
+    assert [one.data for one in segment.read_messages(io.BytesIO(changed), check_crcs=False)] == [b'{"n":2}']
+
+
 def test_a_segment_that_lost_a_whole_chunk_is_told() -> None:
     body = _body(MESSAGES)
     at = body.index(struct.pack("<I", 4) + b"zstd") - 40 + 3  # opcode 1, length 8, times 16, size 8, CRC 4
