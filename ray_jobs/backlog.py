@@ -8,6 +8,7 @@ and taken then. What is stored inside a gap is taken as anything else and publis
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -101,7 +102,7 @@ def work_off(found: Found, before: Reached, *, limit: int, look: Ask, take: Ask,
     covers: dict[SegmentId, int] = {}
     taken: set[SegmentId] = set()
     while True:
-        backlog = plan_backlog(found, before, covers, limit=limit, give_up_ns=give_up_ns)
+        backlog = plan_backlog(found, before, covers, limit=limit, give_up_ns=give_up_ns, taken=taken)
         if backlog.asked:
             covers |= look(backlog.asked)
         elif new := [one for one in backlog.ready if one not in taken]:
@@ -111,18 +112,29 @@ def work_off(found: Found, before: Reached, *, limit: int, look: Ask, take: Ask,
             return backlog
 
 
-def plan_backlog(found: Found, before: Reached, covers: Covers, *, limit: int, give_up_ns: int = NOT_YET) -> Backlog:
-    """About `limit` objects: a gap's row and the rows of what is stored inside it are not parted.
+def plan_backlog(
+    found: Found,
+    before: Reached,
+    covers: Covers,
+    *,
+    limit: int,
+    give_up_ns: int = NOT_YET,
+    taken: Collection[SegmentId] = (),
+) -> Backlog:
+    """About `limit` objects: a gap's row and the rows of what is stored inside it are not parted, and those already
+    `taken` stay, also where a gap that was found meanwhile lets a stream before them take more.
 
     A hole behind which something has waited since `give_up_ns` is missing.
     """
+    least = Counter((one.robot, one.recording, one.stream) for one in taken)
     ready: list[SegmentId] = []
     missing: list[Missing] = []
     asked: list[SegmentId] = []
     positions, holes, waiting, more = dict(before.positions), dict(before.holes), 0, False
     for name, times in found.items():
         stream = "/".join(name)
-        walk = _Walk(name, times, before, covers, room=limit - len(ready), give_up_ns=give_up_ns)
+        room = max(limit - len(ready), least[name])
+        walk = _Walk(name, times, before, covers, room=room, give_up_ns=give_up_ns)
         ready += walk.taken
         missing += walk.missing
         if walk.reach > positions.get(stream, -1):
@@ -181,7 +193,7 @@ class _Walk:
                 self.is_cut |= seq == self.reach + 1 or given_up
                 return seqs[at:]
             if seq > self.reach + 1:
-                if not given_up or any(one not in self._covers for one in self.taken):
+                if not given_up:
                     return seqs[at:]
                 self._give_up(seq, since_ns[at])
             self._take(seq)

@@ -23,6 +23,7 @@ from dataset_catalog import versions
 from dataset_catalog.errors import VersionConflict
 from dataset_catalog.storage import Storage
 from dataset_catalog.tables import open_table
+from dataset_catalog.versions import Manifest
 from ray_jobs import publish
 from ray_jobs.errors import CommitLost
 from ray_jobs.publish import Written
@@ -61,12 +62,22 @@ def newest_n(storage: Storage) -> int:
     return len(numbers)
 
 
-def check(storage: Storage) -> int:
-    """Every version that was ever published reads as it must; the number of the newest."""
-    newest = newest_n(storage)
-    for n in range(1, newest + 1):
-        assert contents(storage, n) == expected(n), f"version {n} of {newest}"
-    return newest
+class Chain:
+    """The versions of one lake, each as it was when it was seen first."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._seen: list[Manifest] = []
+
+    def check(self) -> int:
+        """Every version that was ever published reads as it must, and is the one it was; the number of the newest."""
+        newest = newest_n(self._storage)
+        found = [versions.read(self._storage, CHAIN, n) for n in range(1, newest + 1)]
+        assert found[: len(self._seen)] == self._seen, "a version that was published is another now"
+        self._seen = found
+        for n in range(1, newest + 1):
+            assert contents(self._storage, n) == expected(n), f"version {n} of {newest}"
+        return newest
 
 
 def check_tags(storage: Storage) -> None:

@@ -30,9 +30,12 @@ CHANGED = AlignSpec.model_validate(  # in another order, too
 
 @pytest.fixture
 def dataset(robot: Any, jobs: JobsSettings) -> Any:
-    """Two robots with an episode of 1 s each hour, twice, indexed and aligned; the values are 5 ms beside the steps."""
-    for number, name in enumerate(ROBOTS):
-        one = replace(robot, name=name, recording=f"01JAAAAAAAAAAAAAAAAAAAAAA{number}", last_seq={})
+    """Two robots with an episode of 1 s each hour, twice, indexed and aligned; the values are 5 ms beside the steps.
+
+    Their recordings have one name, which says nothing: only with the robot's it is one's own.
+    """
+    for name in ROBOTS:
+        one = replace(robot, name=name, last_seq={})
         for hour in (0, 1):
             start_ns = T0 + hour * 3600 * S
             episode = f"{name}-{hour}"

@@ -33,6 +33,7 @@ class Bucket:
     last: dict[tuple[str, int], int]
     since_ns: dict[tuple[str, int], int] = field(default_factory=dict)
     looked: list[SegmentId] = field(default_factory=list)
+    taken: list[SegmentId] = field(default_factory=list)
 
     def found(self, before: Reached) -> dict[tuple[str, str, str], dict[int, int]]:
         return {name: self._new(name, before) for name in names(*sorted({stream for stream, _ in self.last}))}
@@ -45,10 +46,14 @@ class Bucket:
 
     def look(self, asked: Sequence[SegmentId]) -> Covers:
         self.looked += asked
-        return self.take(asked)
+        return self._tell(asked)
 
     def take(self, new: Sequence[SegmentId]) -> Covers:
-        return {one: self.last[one.stream, one.seq] for one in new}
+        self.taken += new
+        return self._tell(new)
+
+    def _tell(self, objects: Sequence[SegmentId]) -> Covers:
+        return {one: self.last[one.stream, one.seq] for one in objects}
 
     def index(self, before: Reached, *, limit: int = 1000, give_up_ns: int = NOT_YET) -> Indexed:
         """One whole run, piece by piece."""
@@ -57,6 +62,8 @@ class Bucket:
         while more:
             found = self.found(done.reached)
             backlog = work_off(found, done.reached, limit=limit, look=self.look, take=self.take, give_up_ns=give_up_ns)
+            assert sorted(backlog.ready, key=str) == sorted(self.taken, key=str), "each once, and none in vain"
+            self.taken.clear()
             done.taken += [(one.stream, one.seq) for one in backlog.ready]
             done.missing += [(one.stream[2], one.first, one.last) for one in backlog.missing]
             done.reached, more = backlog.reached, backlog.more
@@ -177,6 +184,12 @@ def test_a_limit_does_not_part_a_gap_from_what_is_stored_inside_it() -> None:
     backlog = work_off(one.found(Reached()), Reached(), limit=1, look=one.look, take=one.take)
     assert [segment.seq for segment in backlog.ready] == [0, 1, 2, 7]
     assert (backlog.reached, backlog.more) == (at(8, (3, 6), (8, 8)), True)
+
+
+def test_what_is_taken_stays_where_a_gap_lets_the_stream_before_it_take_more() -> None:
+    one = Bucket({("a", 0): 5, ("a", 1): 1, ("a", 6): 6, ("a", 7): 7, ("b", 0): 0})
+    done = one.index(Reached(), limit=3)
+    assert sorted(done.taken) == [("a", 0), ("a", 1), ("a", 6), ("a", 7), ("b", 0)]
 
 
 objects = st.dictionaries(
