@@ -147,3 +147,20 @@ def test_rows_that_a_dead_run_took_out_are_there_again(lake: Storage) -> None:
     publish._delete(base, "steps", "x = 1", at=base.versions["steps"])
     commit(begin(lake), steps=write(lake, 3))
     assert values(lake) == [1, 2, 3]
+
+
+def test_a_first_run_that_another_was_faster_than_is_lost_and_a_broken_store_is_not(
+    lake: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def say(what: str) -> Any:
+        def raise_it(*_: Any, **__: Any) -> None:
+            raise OSError(what)
+
+        return raise_it
+
+    monkeypatch.setattr(lance, "write_dataset", say("Dataset already exists: lake/steps.lance"))
+    with pytest.raises(CommitLost, match="another writer"):
+        begin(lake)
+    monkeypatch.setattr(lance, "write_dataset", say("connection refused"))
+    with pytest.raises(OSError, match="connection refused"):
+        begin(lake)
