@@ -66,9 +66,9 @@ def steps_batch(
     """The episode's rows of `steps`; what is out of tolerance is null."""
     at = step_times(episode, spec, frames)
     columns: dict[str, Any] = {
-        "robot_id": pa.array([episode.robot_id] * len(at)),
-        "recording_id": pa.array([episode.recording_id] * len(at)),
-        "episode_id": pa.array([episode.episode_id] * len(at)),
+        "robot_id": pa.repeat(episode.robot_id, len(at)),
+        "recording_id": pa.repeat(episode.recording_id, len(at)),
+        "episode_id": pa.repeat(episode.episode_id, len(at)),
         "step": pa.array(np.arange(len(at))),
         "t_ns": pa.array(at),
     }
@@ -84,12 +84,16 @@ def steps_batch(
 
 def series_batch(schema: pa.Schema, episode: Episode, series: Mapping[str, Series]) -> pa.RecordBatch:
     """The episode's rows of `series`, by column and time."""
-    parts = [(name, series[name]) for name in sorted(series)]
-    values = [vector for _, one in parts for vector in one.values]
-    t_ns = np.concatenate([one.t_ns for _, one in parts]) if parts else np.zeros(0, np.int64)
-    names = [name for name, one in parts for _ in range(len(one.t_ns))]
-    arrays = [pa.array([episode.episode_id] * len(t_ns)), pa.array(names, pa.string()), pa.array(t_ns)]
-    return pa.RecordBatch.from_arrays([*arrays, pa.array(values, pa.list_(pa.float32()))], schema=schema)
+    names = [name for name in sorted(series) if len(series[name].t_ns)]
+    if not names:
+        return pa.RecordBatch.from_pylist([], schema=schema)
+    parts = [series[name] for name in names]
+    t_ns = np.concatenate([one.t_ns for one in parts])
+    sizes = np.concatenate([np.full(len(one.t_ns), one.values.shape[1]) for one in parts])
+    ends = pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int32())
+    values = pa.ListArray.from_arrays(ends, pa.array(np.concatenate([one.values.ravel() for one in parts])))
+    columns = pa.array(np.repeat(names, [len(one.t_ns) for one in parts]), pa.string())
+    return pa.RecordBatch.from_arrays([pa.repeat(episode.episode_id, len(t_ns)), columns, t_ns, values], schema=schema)
 
 
 def statistics_batch(episode: Episode, series: Mapping[str, Series]) -> pa.RecordBatch:

@@ -9,7 +9,7 @@ from typing import Any
 import av
 
 from dataset_catalog.errors import DecodeError
-from dataset_catalog.video import decode_gop
+from dataset_catalog.video import each_frame
 from ray_jobs.errors import MediaError
 from ray_jobs.media import Gop, Track
 from ray_jobs.picture_quality import Quality, QualityMeter
@@ -44,17 +44,17 @@ def check_pictures(track: Track) -> Pictures:
 
 
 def decode(track: Track) -> Iterator[Any]:
-    """Every frame (`av.VideoFrame`) of a track in presentation order."""
+    """Every frame (`av.VideoFrame`) of a track in presentation order, to be let go before the next is asked for."""
     for gop in track.gops:
         yield from decode_one(track, gop)
 
 
-def decode_one(track: Track, gop: Gop) -> list[av.VideoFrame]:
-    """The frames of one GOP in presentation order; `MediaError` if they are not all there and sound."""
+def decode_one(track: Track, gop: Gop) -> Iterator[av.VideoFrame]:
+    """The frames of one GOP in presentation order; `MediaError` in the end if they are not all there and sound."""
     if len(gop.packets) > MAX_GOP_FRAMES:
         raise MediaError(f"a GOP has {len(gop.packets)} pictures, at most {MAX_GOP_FRAMES} are taken")
     try:
-        return decode_gop(track.codec, track.extradata, [packet.data for packet in gop.packets])
+        yield from each_frame(track.codec, track.extradata, [packet.data for packet in gop.packets])
     except DecodeError as error:
         raise MediaError(f"the GOP at {gop.start_ns} ns: {error}") from error
 

@@ -35,6 +35,32 @@ def to_series(name: str, column: Column, messages: Sequence[tuple[int, Any]]) ->
     A message without the field, or with a null in it, is no reading. Raises `SpecError` where no message at all has the
     field, where vectors have another size, and where the names of the elements change.
     """
+    at_once = _values_at_once(column, messages)
+    times, values = _readings(name, column, messages) if at_once is None else ([t for t, _ in messages], at_once)
+    t_ns = np.array(times, np.int64)
+    order = np.argsort(t_ns, kind="stable")
+    return Series(t_ns[order], values[order], _names(name, column, messages))
+
+
+def _values_at_once(column: Column, messages: Sequence[tuple[int, Any]]) -> NDArray[np.float32] | None:
+    """(n, size) where every message holds a plain vector of finite numbers; None where one needs a closer look."""
+    found = [message for _, message in messages]
+    for part in column.field.split("."):
+        found = [message.get(part) if type(message) is dict else None for message in found]
+    try:
+        values = np.array(found)
+    except (ValueError, OverflowError):  # vectors of different sizes
+        return None
+    if values.ndim == 1:
+        values = values[:, np.newaxis]
+    if not found or values.dtype.kind not in "fiub" or values.shape != (len(found), column.size):
+        return None
+    doubles = values.astype(np.float64, copy=False)
+    return doubles.astype(np.float32) if bool((np.abs(doubles) <= MAX_FLOAT32).all()) else None
+
+
+def _readings(name: str, column: Column, messages: Sequence[tuple[int, Any]]) -> tuple[list[int], NDArray[np.float32]]:
+    """Times and vectors, message by message. Raises as `to_series`."""
     readings = [(t_ns, vector) for t_ns, message in messages if (vector := vector_at(message, column.field))]
     if messages and not readings:
         fields = sorted(messages[0][1]) if isinstance(messages[0][1], dict) else type(messages[0][1]).__name__
@@ -44,10 +70,8 @@ def to_series(name: str, column: Column, messages: Sequence[tuple[int, Any]]) ->
             raise SpecError(
                 f"column {name}: {column.topic} {column.field} has {len(vector)} numbers, not {column.size}"
             )
-    t_ns = np.array([t_ns for t_ns, _ in readings], np.int64)
     values = np.array([vector for _, vector in readings], np.float32).reshape(-1, column.size)
-    order = np.argsort(t_ns, kind="stable")
-    return Series(t_ns[order], values[order], _names(name, column, messages))
+    return [t_ns for t_ns, _ in readings], values
 
 
 def vector_at(message: Any, field: str) -> list[float] | None:

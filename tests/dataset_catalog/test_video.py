@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dataset_catalog.errors import DecodeError
-from dataset_catalog.video import decode_gop, split_planes, to_rgb
+from dataset_catalog.video import decode_gop, each_frame, split_planes, to_rgb
 
 GRAYS = list(range(20, 200, 12))
 
@@ -46,6 +46,16 @@ def grays(frames: list[av.VideoFrame]) -> list[int]:
 def test_frames_come_in_presentation_order_whole_or_as_a_prefix(bframes: int, upto: int | None) -> None:
     packets, _ = encode(bframes=bframes)
     assert grays(decode_gop("h264", None, packets, upto=upto)) == pytest.approx(GRAYS[:upto], abs=3)
+
+
+def test_frames_come_one_by_one_and_what_is_wrong_is_told_behind_them() -> None:
+    packets, _ = encode()
+    assert grays(list(each_frame("h264", None, packets))) == pytest.approx(GRAYS, abs=3)
+
+    frames = each_frame("h264", None, [*packets[:5], b"\0" * 40])
+    assert grays([next(frames)]) == pytest.approx(GRAYS[:1], abs=3)
+    with pytest.raises(DecodeError, match="cannot decode this GOP of 6 packets"):
+        list(frames)
 
 
 def test_a_prefix_needs_no_packet_after_it() -> None:

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dataset_catalog.schema import SERIES
 from dataset_catalog.statistics import Statistics
-from ray_jobs.align import Frames, rate_times, statistics_batch, steps_batch
+from ray_jobs import series as series_module
+from ray_jobs.align import Frames, rate_times, series_batch, statistics_batch, steps_batch
 from ray_jobs.align_spec import AlignSpec, Column
 from ray_jobs.episodes import Episode
 from ray_jobs.errors import SpecError
@@ -76,6 +78,52 @@ def test_the_reference_is_a_camera_with_tolerance_zero_unless_the_spec_says_more
 )
 def test_a_field_is_a_vector_or_no_reading(message: Any, field: str, vector: Any) -> None:
     assert vector_at(message, field) == vector
+
+
+numbers = st.floats() | st.integers(-(2**70), 2**70) | st.booleans()
+vectors = numbers | st.none() | st.text(max_size=1) | st.lists(numbers | st.none(), max_size=3)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), vectors), max_size=4), st.integers(1, 2))
+def test_vectors_taken_at_once_are_those_taken_message_by_message(found: list[tuple[int, Any]], size: int) -> None:
+    messages = [(t_ns, {"position": value}) for t_ns, value in found]
+
+    def series_or_error() -> Any:
+        try:
+            one = to_series("q", column(size=size), messages)
+        except SpecError as error:
+            return str(error)
+        return one.t_ns.tolist(), one.values.shape, one.values.tolist()
+
+    at_once = series_or_error()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(series_module, "_values_at_once", lambda *_: None)
+        assert series_or_error() == at_once
+
+
+def test_ordinary_readings_are_taken_at_once() -> None:
+    messages = [(1, {"position": [0.5, 1]}), (2, {"position": [1, 2]})]
+    taken = series_module._values_at_once(column(), messages)
+    assert taken is not None
+    assert taken.tolist() == [[0.5, 1.0], [1.0, 2.0]]
+
+
+def test_a_series_of_every_column_is_a_row_a_reading() -> None:
+    """One without a reading has none, and vectors may have any size."""
+    one = Series(np.array([1, 3]), np.array([[1, 2], [3, 4]], np.float32), None)
+    other = Series(np.array([2]), np.array([[5]], np.float32), None)
+    none = Series(np.zeros(0, np.int64), np.zeros((0, 7), np.float32), None)
+    episode = Episode("e", "r", "x", "", None, None, 0, 10)
+
+    rows = series_batch(SERIES, episode, {"b": one, "c": none, "a": other}).to_pylist()
+
+    assert [(row["episode_id"], row["column"], row["t_ns"], row["value"]) for row in rows] == [
+        ("e", "a", 2, [5.0]),
+        ("e", "b", 1, [1.0, 2.0]),
+        ("e", "b", 3, [3.0, 4.0]),
+    ]
+    assert series_batch(SERIES, episode, {"c": none}).num_rows == 0
 
 
 def test_a_series_is_in_order_of_time_and_leaves_out_messages_without_a_reading() -> None:
