@@ -26,9 +26,9 @@ demo-real: install
 	@test -d "$(FLEETFEED_REAL_DATA)" || { echo "set FLEETFEED_REAL_DATA to a folder with g1/ and rosbag2/"; exit 2; }
 	$(BIN)/fleetfeed demo --real "$(FLEETFEED_REAL_DATA)" $(ARGS)
 
-# Three at a time on whatever cores there are: tests wait more than they work.
+# Two at a time: tests wait more than they work.
 test: install
-	$(BIN)/pytest -n 3 --dist loadscope $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadscope $(ARGS)
 
 # Five figures of the robot side with their goals: about seven minutes, best on an idle machine.
 bench-edge: install

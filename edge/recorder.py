@@ -38,6 +38,7 @@ PREVIEW = "_preview"
 MAX_ALARMS = 100
 POLL_S = 0.1
 CAMERA_POLL_S = 0.05
+CLAIM_S = 2.0  # an agent that looks at a new recording is done with it much sooner
 
 
 @dataclass(slots=True)
@@ -322,7 +323,7 @@ class _Files:
 def _locked(spool: Spool, recording: str) -> int:
     """The lock of a new recording; `SpoolError` where the disk takes not even that."""
     try:
-        return spool.lock_recording(recording)
+        return spool.lock_recording(recording, wait_s=CLAIM_S)
     except OSError as error:
         raise SpoolError(f"{spool.folder} takes no recording: {error.strerror or error}") from error
 

@@ -23,6 +23,7 @@ import errno
 import fcntl
 import glob
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -49,6 +50,7 @@ FOLDERS = ("open", "sealed", "ledger", "quarantine", "requests")
 FOLDED = "folded"
 STATE_NAME = "state.json"
 MAX_REASON = 1000
+LOOK_AGAIN_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +138,12 @@ class Spool:
 
     # -- recording ---------------------------------------------------------------------------------------------
 
-    def lock_recording(self, recording: str) -> int:
-        """Claim a recording for this process; returns the lock's file descriptor. `SpoolError` if another holds it."""
+    def lock_recording(self, recording: str, *, wait_s: float = 0.0) -> int:
+        """Claim a recording for this process; returns the lock's file descriptor. `SpoolError` if another holds it.
+
+        `wait_s`: whoever asks whether the recording is live holds it for a moment.
+        """
+        until_s = time.monotonic() + wait_s
         path = self.folder / "open" / check_recording(recording) / "lock"
         if path.parent.is_symlink():
             raise SpoolError(f"{path.parent} is a link: it leads to what is not ours")
@@ -146,7 +152,10 @@ class Spool:
             with contextlib.suppress(FileNotFoundError):  # the folder was released between the two lines
                 descriptor = lock_file(path)
                 if descriptor is None:
-                    raise SpoolError(f"recording {recording} is being written by another process")
+                    if time.monotonic() >= until_s:
+                        raise SpoolError(f"recording {recording} is being written by another process")
+                    time.sleep(LOOK_AGAIN_S)
+                    continue
                 if _is_open_file(descriptor, path):
                     return descriptor
                 os.close(descriptor)  # a lock on a file that its last holder has removed protects nothing
@@ -154,7 +163,7 @@ class Spool:
     def is_live(self, recording: str) -> bool:
         """Whether a recorder holds the recording's lock."""
         try:
-            descriptor = lock_file(self.folder / "open" / recording / "lock")
+            descriptor = lock_file(self.folder / "open" / recording / "lock", shared=True)
         except OSError:
             return False
         if descriptor is not None:
@@ -427,11 +436,14 @@ def _bounded(gap: Gap) -> Gap:
     return gap if len(gap.as_bytes()) <= MAX_GAP_BYTES else replace(gap, counts={"?": sum(gap.counts.values())})
 
 
-def lock_file(path: Path) -> int | None:
-    """The descriptor of a lock (flock) on a file, held until it is closed; None where another process holds it."""
+def lock_file(path: Path, *, shared: bool = False) -> int | None:
+    """The descriptor of a lock (flock) on a file, held until it is closed; None where another process holds it.
+
+    `shared`: those who only ask are not in each other's way.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         return None

@@ -18,7 +18,7 @@ from fleetfeed.stack import StackInfo
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where several processes share the run (`pytest -n 3`), the tests of a file stay together, and those of all files
+    """Where several processes share the run (`pytest -n 2`), the tests of a file stay together, and those of all files
     that need the stack, so that there is one stack."""
     from xdist.scheduler import LoadScopeScheduling
 

@@ -22,7 +22,7 @@ from edge.uploader import Uploader
 from tests.edge.conftest import SpoolView
 from tests.edge.ingest_double import ROBOT, URL, IngestDouble
 
-LIMIT_S = 20.0
+LIMIT_S = 120.0
 
 
 def enrol(folder: Path, key: Ed25519PrivateKey) -> None:

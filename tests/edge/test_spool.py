@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,7 +21,7 @@ from edge.errors import BadName, SpoolError
 from edge.records import Topic
 from edge.recovery import recover
 from edge.settings import EdgeSettings
-from edge.spool import Spool, Spooled
+from edge.spool import Spool, Spooled, lock_file
 from edge.status import status
 from edge.stream_log import StreamLog
 
@@ -104,6 +105,22 @@ def test_two_holders_cannot_lock_one_recording(tmp_path: Path) -> None:
         Spool(tmp_path).lock_recording(RECORDING)
     spool.release_recording(RECORDING, lock)
     os.close(Spool(tmp_path).lock_recording(RECORDING))
+
+
+def test_whoever_asks_whether_a_recording_is_live_keeps_no_recorder_from_it(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    os.close(spool.lock_recording(RECORDING))
+    asking = lock_file(tmp_path / "open" / RECORDING / "lock", shared=True)
+    assert asking is not None
+    assert not spool.is_live(RECORDING), "another who asks is no recorder"
+    with pytest.raises(SpoolError, match="another process"):
+        spool.lock_recording(RECORDING)
+    answered = threading.Timer(0.05, os.close, [asking])
+    answered.start()
+    lock = spool.lock_recording(RECORDING, wait_s=20)
+    answered.join()
+    assert spool.is_live(RECORDING)
+    spool.release_recording(RECORDING, lock)
 
 
 def test_a_lock_taken_while_its_holder_releases_it_still_protects(

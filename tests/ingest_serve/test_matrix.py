@@ -29,7 +29,8 @@ from tests.ingest_serve.acting import Holder, holder
 from tests.ingest_serve.conftest import BODY, START_NS, Robot, Server, Upload, refusal, serve
 
 HOUR_NS = 3600 * 10**9
-ROOTS = ("raw", "conflicts", "uploads", "registry", "audit", "lake", "datasets", "arrivals", "probes")
+# not "arrivals": hints of what is stored come some seconds later
+ROOTS = ("raw", "conflicts", "uploads", "registry", "audit", "lake", "datasets", "probes")
 ROBOT = "/v1/robots/{robot}"
 CLIP = f"stream=head&start={START_NS}&end={START_NS + 10**9}"
 
