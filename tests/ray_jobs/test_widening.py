@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ray_jobs.column_types import MISFIT, fit, type_of
@@ -50,13 +51,15 @@ def told(schema: pa.Schema, row: dict[str, Any]) -> tuple[list[Any], list[Any]]:
 
 
 def frozen(path: tuple[str, ...], value: Any) -> tuple[tuple[str, ...], str]:
-    """Numbers by their value, bytes by their text: so a column and JSON tell the same of the same."""
+    """Numbers by their value, bytes and infinities by their text: so a column and JSON tell the same of the same."""
     return path, json.dumps(plain(value))
 
 
 def plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return f"bytes {value.hex()}"
+    if isinstance(value, float) and math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, list | dict):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         return [[key, plain(item)] for key, item in items]
@@ -64,6 +67,7 @@ def plain(value: Any) -> Any:
     return float(value) if exact else value
 
 
+@example([[{"a": [[math.inf]]}]], False)
 @given(segments, st.booleans())
 def test_every_field_of_every_message_is_found_again(sent: list[list[Any]], typed: bool) -> None:
     schema = table_schema(infer_types(sent[0], typed=typed))
