@@ -6,6 +6,8 @@ CatalogError
 ├── NotFound         no such dataset, version, tag, table or column
 │   └── NoVideo          no video in a range of time
 ├── VersionConflict  another writer published this version first
+├── CommitLost       another writer got in between; nothing was published
+├── RowsLost         other rows came back than work was given out for; nothing was published
 ├── QueryError       a filter or an SQL statement that cannot be run
 ├── WindowError      a window spec that does not fit the dataset
 ├── DecodeError      stored video that does not decode to the frames it should hold
@@ -40,6 +42,14 @@ class NoVideo(NotFound):
 
 class VersionConflict(CatalogError):
     """Another writer published this version first."""
+
+
+class CommitLost(CatalogError):
+    """Another writer got in between; nothing was published."""
+
+
+class RowsLost(CatalogError):
+    """Other rows came back than work was given out for; nothing was published."""
 
 
 class QueryError(CatalogError, ValueError):

@@ -11,12 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from dataset_catalog import versions
+from dataset_catalog import publish, versions
+from dataset_catalog.publish import Written
 from dataset_catalog.schema import EPISODES, GOPS, SERIES, STATISTICS
 from dataset_catalog.storage import Storage
 from edge.segment import Message, Topic, read_messages
 from ingest_serve.raw_store import RawStore
-from ray_jobs import publish
 from ray_jobs.align import Frames, series_batch, statistics_batch, steps_batch
 from ray_jobs.align_spec import AlignSpec
 from ray_jobs.cluster import Item, Part
@@ -26,7 +26,6 @@ from ray_jobs.gop_rows import camera_batches, check_order
 from ray_jobs.media import Track, read_track
 from ray_jobs.messages import UNDECODED, decode_each
 from ray_jobs.poison import blamed_on
-from ray_jobs.publish import Written
 from ray_jobs.rendition import Fidelity
 from ray_jobs.segments_table import Row, segment_of
 from ray_jobs.series import Series, to_series

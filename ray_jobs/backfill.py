@@ -8,11 +8,10 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from dataset_catalog import versions
+from dataset_catalog import publish, versions
 from dataset_catalog.storage import Storage
 from dataset_catalog.tables import open_table
 from dataset_catalog.versions import Manifest
-from ray_jobs import publish
 from ray_jobs.align_frames import POSITION, SPEC, align, nothing
 from ray_jobs.align_plan import plan_again
 from ray_jobs.align_spec import AlignSpec

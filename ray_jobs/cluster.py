@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ray_jobs.errors import RowsLost
-from ray_jobs.publish import Written
+from dataset_catalog.errors import RowsLost
+from dataset_catalog.publish import Written
 from ray_jobs.settings import JobsSettings
 
 Item = Mapping[str, Any]

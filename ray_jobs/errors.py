@@ -5,8 +5,6 @@ JobError
 ├── MediaError        a video segment that is not what it should be; its reason for quarantine
 ├── MessageError      a topic's messages cannot be decoded
 ├── SandboxFailed     no process could be started to look into segments; nothing was published
-├── RowsLost          workers returned other rows than they were given work for; nothing was published
-├── CommitLost        another writer got in between; nothing was published
 └── ClusterUnavailable  Ray's Jobs API is not named, does not answer, or knows no such job
 """
 
@@ -29,14 +27,6 @@ class MessageError(JobError):
 
 class SandboxFailed(JobError):
     """No process could be started to look into segments; nothing was published."""
-
-
-class RowsLost(JobError):
-    """Workers returned other rows than they were given work for; nothing was published."""
-
-
-class CommitLost(JobError):
-    """Another writer got in between; nothing was published."""
 
 
 class ClusterUnavailable(JobError):

@@ -11,19 +11,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from dataset_catalog import versions
+from dataset_catalog import publish, versions
+from dataset_catalog.errors import RowsLost
+from dataset_catalog.publish import Written
 from dataset_catalog.schema import SEGMENTS
 from dataset_catalog.storage import Storage
 from dataset_catalog.versions import Manifest
 from edge.wire import SegmentId
 from ingest_serve.raw_store import RawStore
-from ray_jobs import publish
 from ray_jobs.backlog import Backlog, Covers, Missing, Reached, Stream, find, work_off
 from ray_jobs.cluster import Item, Part, Progress, fan_out, no_progress
-from ray_jobs.errors import RowsLost
 from ray_jobs.examine import examine_apart, fetch
 from ray_jobs.gaps import last_seq_at, missing_row
-from ray_jobs.publish import Written
 from ray_jobs.sandbox import Sandbox
 from ray_jobs.settings import JobsSettings
 from ray_jobs.summary import Summary, run_in_pieces

@@ -11,17 +11,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from dataset_catalog import versions
+from dataset_catalog import publish, versions
+from dataset_catalog.errors import RowsLost
+from dataset_catalog.publish import Written
 from dataset_catalog.storage import Storage
 from dataset_catalog.tables import open_table
 from dataset_catalog.versions import Manifest
 from edge.wire import SegmentId
 from ingest_serve.raw_store import RawStore
-from ray_jobs import publish, telemetry, widening
+from ray_jobs import telemetry, widening
 from ray_jobs.cluster import Item, Part, Progress, fan_out, no_progress
-from ray_jobs.errors import RowsLost
 from ray_jobs.flatten import table_name, widened
-from ray_jobs.publish import Written
 from ray_jobs.segments_table import Row, first_versions, rows_after, segment_of
 from ray_jobs.settings import JobsSettings
 from ray_jobs.summary import Summary, run_in_pieces

@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from dataset_catalog import versions
-from dataset_catalog.errors import VersionConflict
+from dataset_catalog.errors import CommitLost, VersionConflict
 from dataset_catalog.storage import Storage
 from ingest_serve.arrivals import ArrivalLog
 from ingest_serve.pieces import Pieces
 from ray_jobs import cleanup, upkeep
 from ray_jobs.cluster import Progress, no_progress
-from ray_jobs.errors import CommitLost
 from ray_jobs.settings import JobsSettings
 from ray_jobs.summary import Summary
 

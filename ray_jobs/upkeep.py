@@ -12,12 +12,12 @@ from typing import Any
 
 import lance
 
-from dataset_catalog import versions
+from dataset_catalog import publish, versions
+from dataset_catalog.errors import CommitLost
 from dataset_catalog.storage import Storage
 from dataset_catalog.tables import open_table
 from dataset_catalog.versions import Manifest
-from ray_jobs import indices, publish
-from ray_jobs.errors import CommitLost
+from ray_jobs import indices
 
 NEVER_COMPACTED = ("gops",)  # compaction would copy every byte of video; it is written in large fragments
 SMALL_FRAGMENT_ROWS = 100_000

@@ -19,14 +19,12 @@ from typing import Any
 import lance
 import pyarrow as pa
 
-from dataset_catalog import versions
-from dataset_catalog.errors import VersionConflict
+from dataset_catalog import publish, versions
+from dataset_catalog.errors import CommitLost, VersionConflict
+from dataset_catalog.publish import Written
 from dataset_catalog.storage import Storage
 from dataset_catalog.tables import open_table
 from dataset_catalog.versions import Manifest
-from ray_jobs import publish
-from ray_jobs.errors import CommitLost
-from ray_jobs.publish import Written
 from tests.faults.storage_proxy import Asked, Exchange, Fault, StorageProxy
 
 CHAIN = "datasets/killed"

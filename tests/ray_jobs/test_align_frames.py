@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,11 @@ from dataset_catalog.tables import open_table
 from dataset_catalog.versions import Manifest
 from dataset_catalog.video import decode_gop
 from edge.wire import MP4_TYPE
+from ingest_serve.raw_store import RawStore
 from ray_jobs import align_frames, index_segments
+from ray_jobs.align_episode import EpisodeReader
 from ray_jobs.align_spec import AlignSpec
+from ray_jobs.episodes import Episode
 from ray_jobs.errors import SpecError
 from ray_jobs.settings import JobsSettings
 
@@ -104,6 +109,29 @@ def test_episodes_become_steps_that_point_to_frames_and_values(robot: Any, jobs:
     first = [s for s in rows(robot.storage, "series") if s["episode_id"] == "E1"]
     assert [first[0]["t_ns"], first[-1]["t_ns"]] == [T0 + 480 * MS, T0 + 1510 * MS]
     assert_steps_show_their_frames(robot.storage)
+
+
+def test_a_long_episodes_telemetry_is_in_memory_a_segment_at_a_time(robot: Any) -> None:
+    padding = "x" * 4000  # what the spec does not ask for
+    segments = []
+    for number in range(30):
+        states = [state(T0 + (number * 50 + n) * 10 * MS, n) for n in range(50)]
+        segments.append(robot.log(*((topic, t_ns, value | {"pad": padding}) for topic, t_ns, value in states)))
+    named = {"robot": "robot_id", "recording": "recording_id"}
+    rows = [{named.get(name, name): value for name, value in asdict(one).items()} for one in segments]
+    episode = Episode("E", robot.name, robot.recording, "", None, None, T0, T0 + 15 * S)
+    reader = EpisodeReader(
+        RawStore.open(robot.storage), SPEC, {"episode": asdict(episode), "segments": rows, "unusable": ""}
+    )
+    reader.series()  # what is loaded once is not counted
+    tracemalloc.start()
+    try:
+        series = reader.series()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert series["state"].values.shape == (30 * 50, 2)
+    assert peak < 30 * 50 * len(padding) / 5
 
 
 def assert_steps_show_their_frames(storage: Storage) -> None:
@@ -282,7 +310,7 @@ def test_a_run_that_dies_while_publishing_shows_nothing_or_everything(
     robot.close(T0 + 5 * S)
     index_segments.run(robot.storage, jobs)
     with monkeypatch.context() as patch:
-        patch.setattr(f"ray_jobs.publish.{step}", _die)
+        patch.setattr(f"dataset_catalog.publish.{step}", _die)
         with pytest.raises(KeyboardInterrupt):
             align_frames.run(robot.storage, jobs, SPEC)
     assert (versions.newest(robot.storage, CHAIN) is None) == (step != "tag")

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from dataset_catalog import versions
+from dataset_catalog import publish, versions
 from dataset_catalog.storage import Storage
 from dataset_catalog.tables import open_table
-from ray_jobs import index_segments, publish
+from ray_jobs import index_segments
 from ray_jobs.settings import JobsSettings
 
 T0 = 1_760_000_000_000_000_000
@@ -85,7 +85,7 @@ def test_a_run_that_dies_before_its_manifest_changes_nothing(
     robot.log(("/battery", T0, {"percent": 80}))
     for version in (1, 2):
         with monkeypatch.context() as patch:
-            patch.setattr(f"ray_jobs.publish.{step}", _die)
+            patch.setattr(f"dataset_catalog.publish.{step}", _die)
             with pytest.raises(KeyboardInterrupt):
                 index_segments.run(robot.storage, jobs)
         newest = versions.newest(robot.storage, versions.SEGMENTS)

@@ -25,7 +25,7 @@ T0 = 1_760_000_000_000_000_000
 SEGMENTS = 24
 DYING_DRIVER = """
 import os, signal
-from ray_jobs import publish
+from dataset_catalog import publish
 from ray_jobs.__main__ import app
 publish.versions.publish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 app(["run", "index_segments", "--json"])

@@ -191,7 +191,7 @@ def test_a_run_that_dies_between_what_goes_and_what_comes_changes_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("ray_jobs.publish._append", die)
+        patch.setattr("dataset_catalog.publish._append", die)
         with pytest.raises(KeyboardInterrupt):
             align_frames.run(robot.storage, jobs, RATE)
     assert newest(robot.storage).n == 1

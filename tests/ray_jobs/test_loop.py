@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from dataset_catalog import versions
-from ray_jobs.errors import CommitLost
+from dataset_catalog.errors import CommitLost
 from ray_jobs.loop import MAX_BACKOFF_ROUNDS, Loop
 from ray_jobs.summary import Summary
 from tests.ray_jobs.conftest import hint

@@ -12,12 +12,11 @@ import lance
 import pyarrow as pa
 import pytest
 
-from dataset_catalog import versions
-from dataset_catalog.errors import NotFound, VersionConflict
+from dataset_catalog import publish, versions
+from dataset_catalog.errors import CommitLost, NotFound, VersionConflict
 from dataset_catalog.storage import Storage
 from dataset_catalog.tables import open_table
-from ray_jobs import cleanup, maintain, publish, upkeep
-from ray_jobs.errors import CommitLost
+from ray_jobs import cleanup, maintain, upkeep
 from ray_jobs.indices import wanted
 from ray_jobs.settings import JobsSettings
 

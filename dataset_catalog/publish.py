@@ -20,11 +20,10 @@ from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata, write_fragments
 
 from dataset_catalog import versions
-from dataset_catalog.errors import VersionConflict
+from dataset_catalog.errors import CommitLost, RowsLost, VersionConflict
 from dataset_catalog.schema import DATA_STORAGE_VERSION
 from dataset_catalog.storage import Storage
 from dataset_catalog.versions import Manifest
-from ray_jobs.errors import CommitLost, RowsLost
 
 TAGGED_TABLE = "steps"
 

@@ -9,13 +9,11 @@ import lance
 import pyarrow as pa
 import pytest
 
-from dataset_catalog import versions
-from dataset_catalog.errors import VersionConflict
+from dataset_catalog import publish, versions
+from dataset_catalog.errors import CommitLost, RowsLost, VersionConflict
+from dataset_catalog.publish import Base, Written
 from dataset_catalog.storage import Storage
 from dataset_catalog.tables import open_table
-from ray_jobs import publish
-from ray_jobs.errors import CommitLost, RowsLost
-from ray_jobs.publish import Base, Written
 
 CHAIN = "datasets/d"
 SCHEMA = pa.schema([("x", pa.int64())])
