@@ -28,8 +28,9 @@ from ray_jobs.messages import UNDECODED, decode_each
 from ray_jobs.poison import blamed_on
 from ray_jobs.rendition import Fidelity
 from ray_jobs.segments_table import Row, segment_of
-from ray_jobs.series import Series, to_series
+from ray_jobs.series import Readings, Series
 
+_UNUSABLE = "the episode's telemetry cannot be used"
 MAX_EPISODE_NS = 24 * 3600 * 1_000_000_000
 
 
@@ -79,28 +80,31 @@ class EpisodeReader:
         return any(start_ns <= packet.t_ns < end_ns for packet in self.read_track(row).packets)
 
     def series(self) -> dict[str, Series]:
-        """Every column's series in the episode, extended by its tolerance on both sides."""
-        messages = self._messages()
+        """Every column's series in the episode, extended by its tolerance on both sides.
+
+        One segment at a time is in memory, and of the others their readings.
+        """
+        readings = {name: Readings(name, column) for name, column in self._spec.columns.items()}
         start_ns, end_ns = self.episode.start_ns, self.episode.end_ns
-        with blamed_on(SpecError, "the episode's telemetry cannot be used"):
+        for row in self._segments:
+            if row["stream"] not in self._spec.cameras:
+                self._collect(row, readings)
+        with blamed_on(SpecError, _UNUSABLE):
             return {
-                name: to_series(name, column, messages.get(column.topic, [])).within(
-                    start_ns - column.tolerance_ns, end_ns + column.tolerance_ns
-                )
+                name: readings[name].series().within(start_ns - column.tolerance_ns, end_ns + column.tolerance_ns)
                 for name, column in self._spec.columns.items()
             }
 
-    def _messages(self) -> dict[str, list[tuple[int, Any]]]:
-        """Topic → (time, decoded message); messages that cannot be decoded are no readings."""
+    def _collect(self, row: Row, readings: Mapping[str, Readings]) -> None:
+        """A segment's readings; messages that cannot be decoded are none."""
         found: dict[str, list[tuple[int, Any]]] = {}
-        for row in self._segments:
-            if row["stream"] in self._spec.cameras:
-                continue
-            for topic, messages in self._wanted(row).items():
-                pairs = zip(messages, decode_each(messages), strict=True)
-                readings = found.setdefault(topic.name, [])
-                readings += [(message.t_ns, value) for message, value in pairs if value is not UNDECODED]
-        return found
+        for topic, messages in self._wanted(row).items():
+            pairs = zip(messages, decode_each(messages), strict=True)
+            decoded = [(message.t_ns, value) for message, value in pairs if value is not UNDECODED]
+            found.setdefault(topic.name, []).extend(decoded)
+        with blamed_on(SpecError, _UNUSABLE):
+            for name, column in self._spec.columns.items():
+                readings[name].add(found.get(column.topic, ()))
 
     def _wanted(self, row: Row) -> dict[Topic, list[Message]]:
         """The messages of a segment that the spec asks for. The store compares the digest of the bytes."""

@@ -13,6 +13,7 @@ from ray_jobs.align_spec import Column
 from ray_jobs.errors import SpecError
 
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
+Messages = Sequence[tuple[int, Any]]  # (time, decoded), in any order
 _OBJECT_VECTORS = (("w", "x", "y", "z"), ("x", "y", "z"))
 
 
@@ -29,20 +30,65 @@ class Series:
         return Series(self.t_ns[a:b], self.values[a:b], self.names)
 
 
-def to_series(name: str, column: Column, messages: Sequence[tuple[int, Any]]) -> Series:
-    """The column's series from its topic's messages (time, decoded), in any order.
+class Readings:
+    """One column's readings, collected segment by segment: the messages themselves need not stay in memory."""
 
-    A message without the field, or with a null in it, is no reading. Raises `SpecError` where no message at all has the
-    field, where vectors have another size, and where the names of the elements change.
-    """
-    at_once = _values_at_once(column, messages)
-    times, values = _readings(name, column, messages) if at_once is None else ([t for t, _ in messages], at_once)
-    t_ns = np.array(times, np.int64)
-    order = np.argsort(t_ns, kind="stable")
-    return Series(t_ns[order], values[order], _names(name, column, messages))
+    def __init__(self, name: str, column: Column) -> None:
+        self._name, self._column = name, column
+        self._t_ns: list[NDArray[np.int64]] = []
+        self._values: list[NDArray[np.float32]] = []
+        self._names: set[tuple[str, ...]] = set()
+        self._other = ""  # what a message had in place of the field
+
+    def add(self, messages: Messages) -> None:
+        """More messages of the column's topic. A message without the field, or with a null in it, is no reading.
+
+        Raises `SpecError` where vectors have another size than the column.
+        """
+        if not messages:
+            return
+        at_once = _values_at_once(self._column, messages)
+        if at_once is None:
+            times, values = _one_by_one(self._name, self._column, messages)
+        else:
+            times, values = [t_ns for t_ns, _ in messages], at_once
+        if not times:
+            self._other = self._other or _fields(messages[0][1])
+        self._t_ns.append(np.array(times, np.int64))
+        self._values.append(values)
+        if isinstance(self._column.names, str):
+            self._names |= _names_in(self._column.names, messages)
+
+    def series(self) -> Series:
+        """All of them in order of time.
+
+        Raises `SpecError` where no message at all has the field, and where the names of the elements change.
+        """
+        t_ns = np.concatenate([np.empty(0, np.int64), *self._t_ns])
+        if self._other and not len(t_ns):
+            topic, field = self._column.topic, self._column.field
+            raise SpecError(f"column {self._name}: no message of {topic} has numbers at {field!r}, but {self._other}")
+        values = np.concatenate([np.empty((0, self._column.size), np.float32), *self._values])
+        order = np.argsort(t_ns, kind="stable")
+        return Series(t_ns[order], values[order], self._element_names())
+
+    def _element_names(self) -> tuple[str, ...] | None:
+        column = self._column
+        if not isinstance(column.names, str):
+            return column.names
+        if len(self._names) > 1:
+            raise SpecError(
+                f"column {self._name}: the names at {column.topic} {column.names} change within the episode"
+            )
+        names = next(iter(self._names), None)
+        if names and len(names) != column.size:
+            raise SpecError(
+                f"column {self._name}: {column.topic} {column.names} has {len(names)} names, not {column.size}"
+            )
+        return names
 
 
-def _values_at_once(column: Column, messages: Sequence[tuple[int, Any]]) -> NDArray[np.float32] | None:
+def _values_at_once(column: Column, messages: Messages) -> NDArray[np.float32] | None:
     """(n, size) where every message holds a plain vector of finite numbers; None where one needs a closer look."""
     found = [message for _, message in messages]
     for part in column.field.split("."):
@@ -59,12 +105,9 @@ def _values_at_once(column: Column, messages: Sequence[tuple[int, Any]]) -> NDAr
     return doubles.astype(np.float32) if bool((np.abs(doubles) <= MAX_FLOAT32).all()) else None
 
 
-def _readings(name: str, column: Column, messages: Sequence[tuple[int, Any]]) -> tuple[list[int], NDArray[np.float32]]:
-    """Times and vectors, message by message. Raises as `to_series`."""
+def _one_by_one(name: str, column: Column, messages: Messages) -> tuple[list[int], NDArray[np.float32]]:
+    """Times and vectors, message by message."""
     readings = [(t_ns, vector) for t_ns, message in messages if (vector := vector_at(message, column.field))]
-    if messages and not readings:
-        fields = sorted(messages[0][1]) if isinstance(messages[0][1], dict) else type(messages[0][1]).__name__
-        raise SpecError(f"column {name}: no message of {column.topic} has numbers at {column.field!r}, but {fields}")
     for _, vector in readings:
         if len(vector) != column.size:
             raise SpecError(
@@ -72,6 +115,10 @@ def _readings(name: str, column: Column, messages: Sequence[tuple[int, Any]]) ->
             )
     values = np.array([vector for _, vector in readings], np.float32).reshape(-1, column.size)
     return [t_ns for t_ns, _ in readings], values
+
+
+def _fields(message: Any) -> str:
+    return str(sorted(message)) if isinstance(message, dict) else type(message).__name__
 
 
 def vector_at(message: Any, field: str) -> list[float] | None:
@@ -93,13 +140,5 @@ def _at(message: Any, field: str) -> Any:
     return message
 
 
-def _names(name: str, column: Column, messages: Sequence[tuple[int, Any]]) -> tuple[str, ...] | None:
-    if not isinstance(column.names, str):
-        return column.names
-    found = {tuple(map(str, names)) for _, message in messages if (names := _at(message, column.names))}
-    if len(found) > 1:
-        raise SpecError(f"column {name}: the names at {column.topic} {column.names} change within the episode")
-    names = found.pop() if found else None
-    if names and len(names) != column.size:
-        raise SpecError(f"column {name}: {column.topic} {column.names} has {len(names)} names, not {column.size}")
-    return names
+def _names_in(path: str, messages: Messages) -> set[tuple[str, ...]]:
+    return {tuple(map(str, names)) for _, message in messages if (names := _at(message, path))}

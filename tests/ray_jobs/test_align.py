@@ -18,7 +18,7 @@ from ray_jobs.align import Frames, rate_times, series_batch, statistics_batch, s
 from ray_jobs.align_spec import AlignSpec, Column
 from ray_jobs.episodes import Episode
 from ray_jobs.errors import SpecError
-from ray_jobs.series import Series, to_series, vector_at
+from ray_jobs.series import Readings, Series, vector_at
 
 SPECS = Path(__file__).parents[2] / "ray_jobs" / "specs"
 FIELD = 'topic = "/q"\nfield = "p"\ntolerance_ms = 1'
@@ -82,6 +82,27 @@ def test_a_field_is_a_vector_or_no_reading(message: Any, field: str, vector: Any
 
 numbers = st.floats() | st.integers(-(2**70), 2**70) | st.booleans()
 vectors = numbers | st.none() | st.text(max_size=1) | st.lists(numbers | st.none(), max_size=3)
+
+
+def to_series(name: str, of: Column, *segments: list[tuple[int, Any]]) -> Series:
+    readings = Readings(name, of)
+    for messages in segments:
+        readings.add(messages)
+    return readings.series()
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), vectors), max_size=4), st.integers(0, 4))
+def test_a_series_does_not_depend_on_how_its_messages_lie_in_segments(found: list[tuple[int, Any]], cut: int) -> None:
+    messages = [(t_ns, {"position": value}) for t_ns, value in found]
+
+    def series_or_error(*segments: list[tuple[int, Any]]) -> Any:
+        try:
+            one = to_series("q", column(), *segments)
+        except SpecError as error:
+            return str(error)
+        return one.t_ns.tolist(), one.values.shape, one.values.tolist()
+
+    assert series_or_error(messages[:cut], messages[cut:]) == series_or_error(messages)
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), vectors), max_size=4), st.integers(1, 2))
