@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from dataset_catalog.episodes import Gop
 from dataset_catalog.errors import DecodeError
-from dataset_catalog.video import Size, decode_gop, to_rgb
+from dataset_catalog.fit import Fit, Size
+from dataset_catalog.video import decode_gop, to_rgb
 
 Frame = tuple[Gop, int]  # the k-th of a GOP, in presentation order
 Image = NDArray[np.uint8]  # (height, width, 3) RGB
@@ -24,10 +25,11 @@ class FrameReader:
 
     gops  the table `gops`, a LanceDataset
     size  (height, width); None leaves frames as they are
+    fit   how a frame of other proportions becomes one of that size
     """
 
-    def __init__(self, gops: Any, *, size: Size | None, max_bytes: int) -> None:
-        self._gops, self._size, self._max_bytes = gops, size, max_bytes
+    def __init__(self, gops: Any, *, size: Size | None, max_bytes: int, fit: Fit = "stretch") -> None:
+        self._gops, self._size, self._fit, self._max_bytes = gops, size, fit, max_bytes
         self._kept: OrderedDict[tuple[int, int], Image] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -51,7 +53,9 @@ class FrameReader:
         if not wanted:
             return {}
         blobs = self._gops.read_blobs("payload", ids=[gop.row for gop in wanted], preserve_order=True)
-        jobs = [(gop, blob, ks, self._size) for (gop, ks), (_, blob) in zip(wanted.items(), blobs, strict=True)]
+        jobs = [
+            (gop, blob, ks, self._size, self._fit) for (gop, ks), (_, blob) in zip(wanted.items(), blobs, strict=True)
+        ]
         decoded: dict[tuple[int, int], Image] = {}
         for frames in (pool.map if pool else map)(_decode_some, jobs):
             decoded.update(frames)
@@ -68,11 +72,11 @@ class FrameReader:
                 self._bytes -= self._kept.popitem(last=False)[1].nbytes
 
 
-def _decode_some(job: tuple[Gop, bytes | None, set[int], Size | None]) -> dict[tuple[int, int], Image]:
-    gop, payload, ks, size = job
+def _decode_some(job: tuple[Gop, bytes | None, set[int], Size | None, Fit]) -> dict[tuple[int, int], Image]:
+    gop, payload, ks, size, fit = job
     ends = np.cumsum(gop.packet_bytes).tolist()
     if payload is None or len(payload) != ends[-1]:
         raise DecodeError(f"GOP row {gop.row} holds {len(payload or b'')} bytes of video, its packets {ends[-1]}")
     packets = [payload[end - length : end] for length, end in zip(gop.packet_bytes, ends, strict=True)]
     frames = decode_gop(gop.codec, gop.extradata, packets, upto=max(ks) + 1)
-    return {(gop.row, k): to_rgb(frames[k], size) for k in ks}
+    return {(gop.row, k): to_rgb(frames[k], size, fit) for k in ks}

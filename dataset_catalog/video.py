@@ -14,8 +14,8 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from dataset_catalog.errors import DecodeError
-
-Size = tuple[int, int]  # height, width
+from dataset_catalog.fit import Fit, place, scaled
+from dataset_catalog.fit import Size as Size
 
 _DECODERS = {"av1": "libdav1d"}  # libav's own decoder of that name works on a GPU only
 
@@ -68,13 +68,14 @@ def each_frame(codec: str, extradata: bytes | None, packets: list[bytes]) -> Ite
     _check(codec, packets, found, len(packets), corrupt)
 
 
-def to_rgb(frame: av.VideoFrame, size: Size | None = None) -> NDArray[np.uint8]:
-    """A frame as (height, width, 3) uint8 RGB, scaled to `size` (height, width) by area in the same pass."""
-    height, width = size or (frame.height, frame.width)
+def to_rgb(frame: av.VideoFrame, size: Size | None = None, fit: Fit = "stretch") -> NDArray[np.uint8]:
+    """A frame as (height, width, 3) uint8 RGB, scaled by area in the same pass and made `size` (height, width)."""
+    source = frame.height, frame.width
+    height, width = scaled(source, size, fit) if size else source
     rgb = _own.reformatter.reformat(
         frame, width=width, height=height, format="rgb24", interpolation="AREA", threads=1
     )  # threads=0, the default, costs more CPU than the conversion
-    return cast("NDArray[np.uint8]", rgb.to_ndarray())
+    return place(cast("NDArray[np.uint8]", rgb.to_ndarray()), size or source)
 
 
 def split_planes(rgb: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
