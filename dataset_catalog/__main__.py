@@ -134,7 +134,7 @@ def show(name: str, version: Version = None, lake: Lake = None, as_json: Json = 
         for it, c in dataset.cameras.items()
         for rendition, size in c.renditions.items()
     ]
-    episodes = dataset.episodes().drop_columns(["columns", "sources"])
+    episodes = dataset.episodes()
     if as_json:
         rows = {"columns": columns, "cameras": cameras, "episodes": episodes.to_pylist()}
         typer.echo(json.dumps({"name": name, "version": dataset.version, "steps": len(dataset), **rows}))

@@ -6,25 +6,30 @@ has written and not yet published are not seen, and two reads of one manifest gi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import getpass
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
-from dataset_catalog import schema, versions
+from dataset_catalog import labels, schema, versions
 from dataset_catalog.clip import Clip
-from dataset_catalog.contents import Contents
+from dataset_catalog.contents import LONG, Contents
 from dataset_catalog.cut import check_length, check_one_piece
 from dataset_catalog.dataset import Dataset
 from dataset_catalog.errors import NotFound, NoVideo, QueryError
+from dataset_catalog.found import Found, middles_of
+from dataset_catalog.pinned import PinnedSet
 from dataset_catalog.search import Wanted, find_words
 from dataset_catalog.settings import StorageSettings
 from dataset_catalog.sql import View, query, view_of
 from dataset_catalog.storage import Storage
-from dataset_catalog.tables import open_table
-from dataset_catalog.thumbnails import find_thumbnails, write_sheet
+from dataset_catalog.tables import contains, open_table
+from dataset_catalog.thumbnails import find_thumbnails, segment_pictures, write_sheet
 from dataset_catalog.times import Time, to_ns
+from dataset_catalog.topic_names import table_name, topic_name
 from dataset_catalog.versions import Manifest
 from dataset_catalog.video_rows import find_cut, overlapping
 
@@ -57,6 +62,25 @@ _DATASETS = pa.schema(
         ("cameras", pa.list_(pa.string())),
     ]
 )
+_EPISODES = """
+SELECT dataset, version, * EXCLUDE (dataset, version) FROM episodes
+WHERE (? IS NULL OR robot_id = ?) AND (? IS NULL OR task = ?) AND (? IS NULL OR end_ns > ?)
+AND (? IS NULL OR start_ns < ?) AND ({where}) ORDER BY robot_id, start_ns, dataset, episode_id
+"""
+_EPISODE_COLUMNS = [name for name in schema.EPISODES.names if name not in LONG] + ["labels"]
+_NO_EPISODES = pa.schema(
+    [
+        *(field for field in schema.EPISODES if field.name not in LONG),
+        ("labels", labels.MAP),
+        ("dataset", pa.string()),
+        ("version", pa.int64()),
+    ]
+).empty_table()
+_SIGHTS = """
+SELECT n, min(key) AS key FROM asked JOIN segments
+ON segments.robot_id = asked.robot_id AND start_ns <= asked.t_ns AND end_ns > asked.t_ns
+WHERE kind = 'video' AND state = 'ok' GROUP BY n
+"""
 _OPENERS = 16  # tables opened at a time
 
 
@@ -88,7 +112,7 @@ class Catalog:
 
     def videos(
         self, robot: str | None = None, *, start: Time | None = None, end: Time | None = None, where: str | None = None
-    ) -> pa.Table:
+    ) -> Found:
         """The rows of `segments` that are video (no gaps), overlap `[start, end)` and satisfy `where`.
 
         start, end  int nanoseconds, a datetime, or ISO 8601 text; without a zone it is UTC
@@ -99,7 +123,59 @@ class Catalog:
         start_ns, end_ns = (None if time is None else to_ns(time) for time in (start, end))
         sql = _VIDEOS.format(where=where or "true")
         segments = overlapping(self._segments(), robot, start_ns, end_ns)
-        return query(sql, [segments], [robot, robot, start_ns, start_ns, end_ns, end_ns])
+        rows = query(sql, [segments], [robot, robot, start_ns, start_ns, end_ns, end_ns])
+        return Found(rows, lambda shown: self._pictures([row["key"] for row in shown]), title="videos")
+
+    def episodes(
+        self,
+        robot: str | None = None,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        task: str | None = None,
+        where: str | None = None,
+    ) -> Found:
+        """The episodes of all datasets, at their newest versions, that overlap `[start, end)`, by robot and time.
+
+        Labels are applied, and stand in a map `labels`; `dataset` and `version` say where to find an episode.
+
+        where  an SQL predicate on these columns, such as `success AND labels['grip'] = 'firm'`
+        """
+        start_ns, end_ns = (None if time is None else to_ns(time) for time in (start, end))
+        found = {name: self.dataset(name) for name in self._dataset_names() if self._newest(_chain(name))}
+        rows = [_with_dataset(dataset) for dataset in found.values()] or [_NO_EPISODES]
+        parameters = [robot, robot, task, task, start_ns, start_ns, end_ns, end_ns]
+        views = [View("episodes", pa.concat_tables(rows))]
+        return Found(query(_EPISODES.format(where=where or "true"), views, parameters), middles_of(found.__getitem__))
+
+    def telemetry(
+        self,
+        topic: str,
+        *,
+        robot: str | None = None,
+        start: Time | None = None,
+        end: Time | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """The messages of a topic in `[start, end)`, by robot and time, as the robots sent them.
+
+        Arrow: `.to_pandas()`, or `polars.from_arrow(…)`. `columns` are those wanted beside `robot_id` and `t_ns`.
+        Raises `NotFound` for a topic or a column that there is not.
+        """
+        manifest, name = self._newest(versions.TELEMETRY), table_name(topic)
+        if manifest is None or name not in manifest.tables:
+            there = sorted(map(topic_name, manifest.tables)) if manifest else []
+            raise NotFound(f"no topic {topic!r} was recorded; there are {there}")
+        table = open_table(self.storage, versions.TELEMETRY, manifest, name)
+        unknown = set(columns or ()) - set(table.schema.names)
+        if unknown:
+            raise NotFound(f"{topic} has no column {sorted(unknown)}; it has {table.schema.names}")
+        wanted = None if columns is None else list(dict.fromkeys(["robot_id", "t_ns", *columns]))
+        conditions = [contains("robot_id", [robot])] if robot is not None else []
+        conditions += [f"t_ns >= {to_ns(start)}"] if start is not None else []
+        conditions += [f"t_ns < {to_ns(end)}"] if end is not None else []
+        rows = table.to_table(columns=wanted, filter=" AND ".join(conditions) or None)
+        return rows.sort_by([("robot_id", "ascending"), ("t_ns", "ascending")])
 
     def thumbnails(
         self,
@@ -115,7 +191,7 @@ class Catalog:
         """
         rows = self.videos(robot, start=start, end=end, where=f"state = 'ok' AND ({where or 'true'})")
         manifest = self._newest(versions.SEGMENTS)
-        return find_thumbnails(self.storage, manifest, rows, limit=limit)
+        return find_thumbnails(self.storage, manifest, rows.table, limit=limit)
 
     def contact_sheet(
         self,
@@ -139,9 +215,9 @@ class Catalog:
         start: Time | None = None,
         end: Time | None = None,
         limit: int = 100,
-    ) -> pa.Table:
-        """Where all these words were logged or noted: texts of telemetry (`message`, `msg`, `text`, `task`, `notes`)
-        and the tasks and notes of the datasets' episodes.
+    ) -> Found:
+        """Where all these words were logged, noted or labelled: texts of telemetry (`message`, `msg`, `text`, `task`,
+        `notes`), the tasks and notes of the datasets' episodes, and the values of labels.
 
         One row a find, in order of time, the `limit` best of them: robot_id, recording_id, t_ns (of an episode its
         start), `table` (as SQL names it), `column`, `text`. Case does not matter. Where `maintain` has made an index, a
@@ -149,7 +225,8 @@ class Catalog:
         """
         start_ns, end_ns = (None if time is None else to_ns(time) for time in (start, end))
         wanted = Wanted(words, robot=robot, start_ns=start_ns, end_ns=end_ns, limit=limit)
-        return find_words(self._others(), wanted)
+        views = [*self._others(), View("labels", self.labels())]
+        return Found(find_words(views, wanted), self._sights, title=words)
 
     def clip(self, robot: str, stream: str, start: Time, end: Time, *, recording: str | None = None) -> Clip:
         """A camera's video of `[start, end)`, at most ten minutes, copied as it was encoded: `.write(file)` gives an
@@ -174,31 +251,109 @@ class Catalog:
     def sql(self, sql: str) -> pa.Table:
         """The result of one SELECT (DuckDB's dialect) over every published table.
 
-        `segments`; `telemetry.<topic>` with the topic's slashes as dots, as in `telemetry.joint_states` for
-        `/joint_states` and `telemetry."arm.left"` for `/arm/left`; and, for each dataset, `"<dataset>".steps`,
-        `.episodes`, `.series` and `.gops` (without the video itself). `SHOW ALL TABLES` lists them. A topic's character
-        that a table name cannot hold is written `~` and its hex code (`/observation.state`: `observation~2Estate`).
+        `segments`; `labels` (those that count now); `telemetry.<topic>` with the topic's slashes as dots, as in
+        `telemetry.joint_states` for `/joint_states` and `telemetry."arm.left"` for `/arm/left`; and, for each dataset,
+        `"<dataset>".steps`, `.episodes`, `.series` and `.gops` (without the video itself). `SHOW ALL TABLES` lists
+        them. A topic's character that a table name cannot hold is written `~` and its hex code (`/observation.state`:
+        `observation~2Estate`).
 
         The SQL can reach nothing but these tables. Raises `QueryError` with one sentence if it cannot be run.
         """
-        return query(sql, [self._segments(), *self._others()])
+        return query(sql, [self._segments(), View("labels", self.labels()), *self._others()])
 
     def datasets(self) -> pa.Table:
         """One row a dataset: name, newest version, created_ns, and how many robots, episodes, steps it has."""
-        published = [(name, self._newest(f"{versions.DATASETS}/{name}")) for name in self._dataset_names()]
+        published = [(name, self._newest(_chain(name))) for name in self._dataset_names()]
         rows = [_describe(Contents(self.storage, name, manifest)) for name, manifest in published if manifest]
         return pa.Table.from_pylist(rows, schema=_DATASETS)
 
-    def dataset(self, name: str, version: int | str | None = None) -> Dataset:
-        """A dataset at its newest version, or at version `7`, also written `"v7"`.
+    def dataset(self, name: str, version: int | str | None = None, *, label_version: int | None = None) -> Dataset:
+        """A dataset at its newest version, at version `7`, also written `"v7"`, or at that of a tag.
 
-        Raises `NotFound` for a dataset or a version that has not been published.
+        label_version  which labels its episodes are read with; None takes the newest, 0 none
+
+        Raises `NotFound` for a dataset, version, tag or version of labels that has not been published.
         """
-        chain = f"{versions.DATASETS}/{name}"
-        manifest = self._newest(chain) if version is None else self._read(chain, _number(version))
+        chain = _chain(name)
+        number = None if version is None else versions.resolve(self.storage, chain, version)
+        manifest = self._newest(chain) if number is None else self._read(chain, number)
         if manifest is None:
             raise NotFound(f"no dataset named {name!r}; there are {self._dataset_names()}")
-        return Dataset(Contents(self.storage, name, manifest))
+        return Dataset(Contents(self.storage, name, manifest, self._labels_at(label_version)))
+
+    def pinned(self, source: str | Path | Mapping[str, Any]) -> Dataset:
+        """What a pinned set names: a file, its JSON, or what was parsed of it.
+
+        Raises `PinError` where it cannot be had any more exactly as it was pinned, and says what differs.
+        """
+        return PinnedSet.read(source).open(self)
+
+    def tag(self, name: str, tag: str, version: int | str | None = None) -> int:
+        """Give a version of a dataset, the newest if none is named, a human name; the version's number.
+
+        Raises `VersionConflict` where the tag names another version: `untag` it first.
+        """
+        dataset = self.dataset(name, version)
+        versions.create_tag(self.storage, _chain(name), tag, dataset.version)
+        return dataset.version
+
+    def tags(self, name: str) -> dict[str, int]:
+        """The tags of a dataset, and the version that each names."""
+        return versions.list_tags(self.storage, _chain(name))
+
+    def untag(self, name: str, tag: str) -> None:
+        """Take a tag away; its version stays. `NotFound` where there is no such tag."""
+        versions.delete_tag(self.storage, _chain(name), tag)
+
+    def label(
+        self, episodes: str | Iterable[str] | Dataset, *, author: str | None = None, **values: labels.Value
+    ) -> int:
+        """Say something of episodes: `catalog.label(["e1", "e2"], success=False, grip="firm")`.
+
+        episodes  their ids, or a dataset: all of its selection
+        values    `task`, `success` and `notes` stand in for what the robot said, every other name is your own; a text,
+                  a number, True or False, and None takes a label back
+        author    who says so; else the user of this process
+
+        Gives the version of the labels that has them. Datasets that are opened from then on have them, those that are
+        open or pinned do not. Raises `NotFound` for an episode that no dataset has, `QueryError` for a value that
+        cannot be.
+        """
+        rows = self._episodes_to_label(episodes)
+        return labels.write(self.storage, rows, values, author=author or getpass.getuser())
+
+    def labels(self, version: int | None = None) -> pa.Table:
+        """The labels that count now, or counted at a version: one row an episode and label, with value and author."""
+        return labels.current(self.storage, self._labels_at(version))
+
+    def _episodes_to_label(self, episodes: str | Iterable[str] | Dataset) -> pa.Table:
+        if isinstance(episodes, Dataset):
+            return episodes.episodes()
+        ids = [episodes] if isinstance(episodes, str) else list(dict.fromkeys(episodes))
+        tables = [self.dataset(name).table("episodes") for name in self._dataset_names() if self._newest(_chain(name))]
+        found: dict[str, Any] = {}
+        for table in tables:
+            rows = labels.keys_of(table, contains("episode_id", ids)).to_pylist()
+            found = {row["episode_id"]: row for row in rows} | found
+        unknown = [name for name in ids if name not in found]
+        if unknown:
+            raise NotFound(f"no dataset has an episode {unknown[0]!r}")
+        return pa.Table.from_pylist([found[name] for name in ids], schema=labels.KEYS)
+
+    def _labels_at(self, version: int | None) -> Manifest | None:
+        if version == 0:
+            return None
+        return self._newest(versions.LABELS) if version is None else self._read(versions.LABELS, version)
+
+    def _pictures(self, keys: list[str | None]) -> list[bytes | None]:
+        return segment_pictures(self.storage, self._newest(versions.SEGMENTS), keys)
+
+    def _sights(self, rows: Sequence[Mapping[str, Any]]) -> list[bytes | None]:
+        """What a camera of the robot saw at the time of each find."""
+        asked = pa.table({name: [row[name] for row in rows] for name in ("robot_id", "t_ns")} | {"n": range(len(rows))})
+        found = query(_SIGHTS, [self._segments(), View("asked", asked)])
+        key = dict(zip(found["n"].to_pylist(), found["key"].to_pylist(), strict=True))
+        return self._pictures([key.get(number) for number in range(len(rows))])
 
     def _segments(self) -> View:
         manifest = self._newest(versions.SEGMENTS)
@@ -208,7 +363,7 @@ class Catalog:
 
     def _others(self) -> list[View]:
         """A view for every published table but `segments`; on S3 each takes a few round trips, so many at a time."""
-        chains = [versions.TELEMETRY, *(f"{versions.DATASETS}/{name}" for name in self._dataset_names())]
+        chains = [versions.TELEMETRY, *(_chain(name) for name in self._dataset_names())]
         with ThreadPoolExecutor(_OPENERS) as pool:
             manifests = pool.map(self._newest, chains)
             published = [
@@ -255,9 +410,12 @@ def _describe(contents: Contents) -> dict[str, object]:
     }
 
 
-def _number(version: int | str) -> int:
-    text = str(version)
-    digits = text.removeprefix("v")
-    if not digits.isdecimal():
-        raise NotFound(f"a version is a number such as 7 or v7, got {text!r}")
-    return int(digits)
+def _chain(name: str) -> str:
+    return f"{versions.DATASETS}/{name}"
+
+
+def _with_dataset(dataset: Dataset) -> pa.Table:
+    """A dataset's episodes, and where they are."""
+    rows = dataset.episodes().select(_EPISODE_COLUMNS)
+    rows = rows.append_column("dataset", pa.repeat(pa.scalar(dataset.name), len(rows)))
+    return rows.append_column("version", pa.repeat(pa.scalar(dataset.version), len(rows)))

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from dataset_catalog.labels import MAP, applied, current
 from dataset_catalog.sampling import Policy
 from dataset_catalog.sql import View, query
 from dataset_catalog.storage import Storage
-from dataset_catalog.tables import open_table
+from dataset_catalog.tables import contains, open_table
 from dataset_catalog.versions import DATASETS, Manifest
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 CAMERA_TOLERANCE_NS = 50_000_000  # of a camera that `episodes.columns` does not list
 
+LONG = ("columns", "sources")  # of `episodes`: most of its bytes, and seldom asked for
+ORDER = [(name, "ascending") for name in ("robot_id", "start_ns", "episode_id")]
 _RENDITIONS = "SELECT camera, rendition, min(height) AS height, min(width) AS width FROM gops GROUP BY ALL ORDER BY ALL"
 
 
@@ -43,14 +46,17 @@ class Camera:
 
 
 class Contents:
-    """Read when asked for and kept, for all selections of the version together. Pickles as its address."""
+    """Read when asked for and kept, for all selections of the version together. Pickles as its address.
 
-    def __init__(self, storage: Storage, name: str, manifest: Manifest) -> None:
-        self.storage, self.name, self.manifest = storage, name, manifest
+    `labels`: the version of the labels that its episodes are read with; None: as the robots told them.
+    """
+
+    def __init__(self, storage: Storage, name: str, manifest: Manifest, labels: Manifest | None = None) -> None:
+        self.storage, self.name, self.manifest, self.labels = storage, name, manifest, labels
         self._tables: dict[str, Any] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Contents, (self.storage, self.name, self.manifest))
+        return (Contents, (self.storage, self.name, self.manifest, self.labels))
 
     def table(self, name: str) -> Any:
         """A `lance.LanceDataset` at this version. Raises `NotFound` for a table that it does not have."""
@@ -60,9 +66,23 @@ class Contents:
 
     @cached_property
     def episodes(self) -> pa.Table:
-        """All rows of `episodes`, by (robot, start, id)."""
-        order = [(name, "ascending") for name in ("robot_id", "start_ns", "episode_id")]
-        return self.table("episodes").to_table().sort_by(order)
+        """All rows of `episodes` with the labels applied, by (robot, start, id), without the long columns."""
+        names = [name for name in self.table("episodes").schema.names if name not in LONG]
+        rows = self.table("episodes").to_table(columns=names)
+        labels = current(self.storage, self.labels)
+        if not len(labels):
+            none = pa.repeat(pa.scalar([], MAP), len(rows))
+            return rows.sort_by(ORDER).append_column("labels", none)
+        return applied(rows, labels)
+
+    def long(self, episode_ids: pa.Array | None = None) -> pa.Table:
+        """The long columns of these episodes, or of all, with `episode_id`; in any order."""
+        where = None if episode_ids is None else contains("episode_id", episode_ids.to_pylist())
+        return self.table("episodes").to_table(columns=["episode_id", *LONG], filter=where)
+
+    @cached_property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(sorted({task or "" for task in self.episodes["task"].unique().to_pylist()}))
 
     @cached_property
     def camera_names(self) -> list[str]:
@@ -92,7 +112,8 @@ class Contents:
     def _declared(self) -> dict[str, Any]:
         """What the episodes say of their columns; where they differ the first that says something."""
         declared: dict[str, dict[str, Any]] = {}
-        for text in self.episodes["columns"].drop_null().unique().to_pylist():
+        texts = self.table("episodes").to_table(columns=["columns"])["columns"]
+        for text in texts.drop_null().unique().to_pylist():
             for name, about in json.loads(text).items():
                 declared[name] = about | {key: v for key, v in declared.get(name, {}).items() if v is not None}
         return declared

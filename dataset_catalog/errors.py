@@ -8,6 +8,7 @@ CatalogError
 ├── VersionConflict  another writer published this version first
 ├── CommitLost       another writer got in between; nothing was published
 ├── RowsLost         other rows came back than work was given out for; nothing was published
+├── PinError         a pinned set that is none, or that cannot be had again as it was
 ├── QueryError       a filter or an SQL statement that cannot be run
 ├── WindowError      a window spec that does not fit the dataset
 ├── DecodeError      stored video that does not decode to the frames it should hold
@@ -50,6 +51,10 @@ class CommitLost(CatalogError):
 
 class RowsLost(CatalogError):
     """Other rows came back than work was given out for; nothing was published."""
+
+
+class PinError(CatalogError, ValueError):
+    """A pinned set that is none, or that cannot be had again as it was."""
 
 
 class QueryError(CatalogError, ValueError):

@@ -26,6 +26,7 @@ from dataset_catalog.storage import Storage
 from dataset_catalog.versions import Manifest
 
 TAGGED_TABLE = "steps"
+_FENCED = ("already exists", "commit conflict")  # how Lance says so where it raises a bare OSError
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ def _unless_lost(chain: str, table: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, CommitConflictError) or "already exists" in str(error):
+        if isinstance(error, CommitConflictError) or any(words in str(error) for words in _FENCED):
             raise CommitLost(f"{chain} {table}: another writer fenced this run off: {error}") from error
         raise
 

@@ -106,6 +106,21 @@ STATISTICS = pa.schema(
     ]
 )
 
+# What people say of episodes after the fact, in a chain of its own; of one episode and label the newest row counts.
+LABELS = pa.schema(
+    [
+        ("episode_id", pa.string()),
+        ("robot_id", pa.string()),
+        ("recording_id", pa.string()),
+        ("start_ns", pa.int64()),  # of the episode
+        ("label", pa.string()),  # task, success and notes stand in for what the robot said
+        ("value", pa.string()),  # null takes the label back
+        ("author", pa.string()),
+        ("written_ns", pa.int64()),
+        ("label_version", pa.int64()),  # the version of lake/labels that published this row
+    ]
+)
+
 # One row a GOP as it was encoded. Payload: the packets one after the other, cut by packet_bytes.
 GOPS = pa.schema(
     [

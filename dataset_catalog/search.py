@@ -11,10 +11,11 @@ import pyarrow as pa
 from lance.query import FullTextOperator, MatchQuery
 
 from dataset_catalog.errors import QueryError
-from dataset_catalog.sql import View
+from dataset_catalog.sql import View, query, quote
 from dataset_catalog.tables import contains
 
 TEXT_COLUMNS = ("message", "msg", "text", "task", "notes")
+_VALUE = "value"  # of labels
 FOUND = pa.schema(
     [
         ("robot_id", pa.string()),
@@ -25,6 +26,7 @@ FOUND = pa.schema(
         ("text", pa.string()),
     ]
 )
+_READING = "SELECT {columns} FROM texts WHERE {where} LIMIT {limit}"
 _AT_A_TIME = 16  # tables
 
 Find = tuple[float, dict[str, Any]]  # how well it matches, and the row
@@ -59,10 +61,11 @@ def find_words(views: Iterable[View], wanted: Wanted) -> pa.Table:
 
 
 def _texts(view: View) -> Iterator[str]:
-    """The columns of text in a table that has a robot and a time: a topic's, or a dataset's episodes."""
+    """The columns of text in a table that has a robot and a time: a topic's, a dataset's episodes, the labels."""
     names = view.table.schema.names
     if {"robot_id", "recording_id", _time(view)} <= set(names):
-        yield from (n for n in TEXT_COLUMNS if n in names and pa.types.is_string(view.table.schema.field(n).type))
+        wanted = (_VALUE,) if view.name == "labels" and view.schema == "main" else TEXT_COLUMNS
+        yield from (n for n in wanted if n in names and pa.types.is_string(view.table.schema.field(n).type))
 
 
 def _time(view: View) -> str:
@@ -83,6 +86,8 @@ def _search(view: View, column: str, wanted: Wanted) -> Iterator[Find]:
 
 
 def _is_indexed(table: Any, column: str) -> bool:
+    if isinstance(table, pa.Table):
+        return False
     return any(column in index.field_names and index.index_type == "Inverted" for index in table.describe_indices())
 
 
@@ -101,13 +106,13 @@ def _by_index(table: Any, columns: list[str], where: list[str], wanted: Wanted) 
 def _by_reading(table: Any, columns: list[str], where: list[str], wanted: Wanted) -> list[dict[str, Any]]:
     """Lance's own search without an index minds case."""
     words = [word.replace("'", "''") for word in wanted.words.lower().split()]
-    where = [*where, *(f"contains(lower({columns[-1]}), '{word}')" for word in words)]
-    found: list[dict[str, Any]] = table.to_table(
-        columns=columns, filter=" AND ".join(where), limit=wanted.limit
-    ).to_pylist()
+    where = [*where, *(f"contains(lower({quote(columns[-1])}), '{word}')" for word in words)]
+    sql = _READING.format(columns=", ".join(map(quote, columns)), where=" AND ".join(where), limit=wanted.limit)
+    found: list[dict[str, Any]] = query(sql, [View("texts", table)]).to_pylist()
     return found
 
 
 def _sql_name(view: View) -> str:
     """As it stands in SQL, quoted where it must be."""
-    return ".".join(one if one.isidentifier() else f'"{one}"' for one in (view.schema, view.name))
+    names = (view.name,) if view.schema == "main" else (view.schema, view.name)
+    return ".".join(one if one.isidentifier() else f'"{one}"' for one in names)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -41,22 +41,38 @@ def find_thumbnails(storage: Storage, manifest: Manifest | None, rows: pa.Table,
     """
     if limit < 1:
         raise QueryError(f"limit must be >= 1, got {limit}")
-    table = open_table(storage, SEGMENTS, manifest, "segments") if manifest else None
-    if table is None or "thumbnail" not in table.schema.names or not rows.num_rows:
+    if not rows.num_rows:
         return THUMBNAILS.empty_table()
-    chosen = rows.take(np.linspace(0, len(rows) - 1, min(limit, len(rows))).round().astype(np.int64))
-    where = f"{contains('key', chosen['key'].to_pylist())} AND thumbnail IS NOT NULL"
-    found = table.to_table(columns=["key", "thumbnail"], filter=where).to_pylist()
-    pictures = {row["key"]: row["thumbnail"] for row in found}
-    kept = [row | {"thumbnail": pictures[row["key"]]} for row in chosen.to_pylist() if row["key"] in pictures]
+    chosen = rows.take(np.linspace(0, len(rows) - 1, min(limit, len(rows))).round().astype(np.int64)).to_pylist()
+    pictures = segment_pictures(storage, manifest, [row["key"] for row in chosen])
+    kept = [row | {"thumbnail": one} for row, one in zip(chosen, pictures, strict=True) if one]
     return pa.Table.from_pylist(kept, schema=THUMBNAILS)
+
+
+def segment_pictures(storage: Storage, manifest: Manifest | None, keys: list[str | None]) -> list[bytes | None]:
+    """The thumbnail of each segment, by the key of its raw object; None where there is none."""
+    table = open_table(storage, SEGMENTS, manifest, "segments") if manifest else None
+    if table is None or "thumbnail" not in table.schema.names:
+        return [None] * len(keys)
+    where = f"{contains('key', [key for key in keys if key])} AND thumbnail IS NOT NULL"
+    found = {
+        row["key"]: row["thumbnail"] for row in table.to_table(columns=["key", "thumbnail"], filter=where).to_pylist()
+    }
+    return [found.get(key) for key in keys]
 
 
 def write_sheet(found: pa.Table, path: Path) -> Path:
     """A PNG of thumbnails, under each its robot, camera and time. `NoVideo` where there is none."""
-    cells = [_cell(row) for row in found.to_pylist()]
+    rows = found.to_pylist()
+    captions = [(f"{r['robot_id']} {r['stream']}", to_text(r["start_ns"])[:19].replace("T", " ")) for r in rows]
+    return draw_sheet([(row["thumbnail"], said) for row, said in zip(rows, captions, strict=True)], path)
+
+
+def draw_sheet(pictures: Sequence[tuple[bytes, tuple[str, str]]], path: Path) -> Path:
+    """A PNG of JPEGs with two lines of text under each. `NoVideo` where there is none."""
+    cells = [_cell(picture, lines) for picture, lines in pictures]
     if not cells:
-        raise NoVideo("no segment has a picture to show")
+        raise NoVideo("nothing has a picture to show")
     across = math.ceil(math.sqrt(len(cells)))
     cells += [np.full_like(cells[0], _PAPER)] * (-len(cells) % across)
     page = np.concatenate([np.concatenate(cells[at : at + across], axis=1) for at in range(0, len(cells), across)])
@@ -65,15 +81,15 @@ def write_sheet(found: pa.Table, path: Path) -> Path:
     return path
 
 
-def _cell(row: dict[str, Any]) -> Image:
+def _cell(jpeg: bytes, lines: tuple[str, str]) -> Image:
     cell: Image = np.full((_CELL + _LABEL + 2 * _MARGIN, _CELL + 2 * _MARGIN, 3), _PAPER, np.uint8)
-    picture = cv2.imdecode(np.frombuffer(row["thumbnail"], np.uint8), cv2.IMREAD_COLOR)
+    picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     if picture is not None:
         height, width = (min(side, _CELL) for side in picture.shape[:2])
         top, left = _MARGIN + (_CELL - height) // 2, _MARGIN + (_CELL - width) // 2
         cell[top : top + height, left : left + width] = picture[:height, :width]
-    _write(cell, f"{row['robot_id']} {row['stream']}", _MARGIN + _CELL + 12)
-    _write(cell, to_text(row["start_ns"])[:19].replace("T", " "), _MARGIN + _CELL + 26)
+    for number, text in enumerate(lines):
+        _write(cell, text, _MARGIN + _CELL + 12 + 14 * number)
     return cell
 
 

@@ -1,21 +1,30 @@
 """The chain of version manifests: small JSON files created once, each naming the Lance version of every table.
 
 A manifest *is* the commit: rows that no manifest names are not published. There is one chain for `lake/segments`,
-one for `lake/telemetry`, and one for every `datasets/<name>`.
+one for `lake/telemetry`, one for `lake/labels`, and one for every `datasets/<name>`. A tag is a human name for a
+version of a dataset: a small JSON file, `datasets/<name>/tags/<tag>.json`.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import tempfile
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-from dataset_catalog.errors import NotFound, VersionConflict
+from dataset_catalog.errors import NotFound, QueryError, VersionConflict
 from dataset_catalog.storage import Storage
 
 SEGMENTS = "lake/segments"
 TELEMETRY = "lake/telemetry"
+LABELS = "lake/labels"
 DATASETS = "datasets"
+
+_TAG = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_VERSION = re.compile(r"v?[0-9]{1,10}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +89,32 @@ def publish(storage: Storage, chain: str, manifest: Manifest) -> None:
     body = json.dumps(asdict(manifest), sort_keys=True).encode()
     with storage.reaching():
         try:
-            storage.filesystem().pipe_file(_path(storage, chain, manifest.n), body, mode="create")
+            _create_once(storage, _path(storage, chain, manifest.n), body)
         except OSError as error:  # s3fs knows FileExistsError only where it was there before its own request
             there = _stored(storage, chain, manifest.n)
             if there is None:
                 raise
             if there != body:  # else the answer to our own request was lost, and the next try met the first
                 raise VersionConflict(f"{chain} version {manifest.n} was published by another writer") from error
+
+
+def _create_once(storage: Storage, path: str, body: bytes) -> None:
+    """Nobody ever sees half of it: S3 sees to that itself, in a folder a link to a finished file does."""
+    if storage.is_s3:
+        storage.filesystem().pipe_file(path, body, mode="create")
+        return
+    folder = Path(path).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".part") as file:
+        file.write(body)
+        file.flush()
+        os.fsync(file.fileno())
+        os.link(file.name, path)
+    entries = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(entries)
+    finally:
+        os.close(entries)
 
 
 def _stored(storage: Storage, chain: str, n: int) -> bytes | None:
@@ -103,6 +131,63 @@ def remove(storage: Storage, chain: str, n: int) -> None:
             storage.filesystem().rm_file(_path(storage, chain, n))
         except FileNotFoundError:
             return
+
+
+def create_tag(storage: Storage, chain: str, tag: str, n: int) -> None:
+    """Name a version that there is. `VersionConflict` where the tag names another one: delete it first.
+
+    Raises `NotFound` for a version that the chain does not have, `QueryError` for what cannot be a tag.
+    """
+    if not _TAG.fullmatch(tag) or _VERSION.fullmatch(tag):
+        raise QueryError(f"a tag is of a-z, 0-9, '.', '_' and '-', and no version's number, got {tag!r}")
+    read(storage, chain, n)
+    with storage.reaching():
+        try:
+            _create_once(storage, _tag_path(storage, chain, tag), json.dumps({"version": n}).encode())
+        except OSError:
+            there = list_tags(storage, chain).get(tag)
+            if there is None:
+                raise
+            if there != n:
+                raise VersionConflict(f"{chain} has the tag {tag} already, of version {there}") from None
+
+
+def list_tags(storage: Storage, chain: str) -> dict[str, int]:
+    """Tag → version, by tag."""
+    fs = storage.filesystem()
+    with storage.reaching():
+        try:
+            paths = fs.ls(storage.path(f"{chain}/tags"), detail=False)
+        except FileNotFoundError:
+            return {}
+        named = [path for path in sorted(paths) if path.endswith(".json")]
+        found = {path.rsplit("/", 1)[-1].removesuffix(".json"): fs.cat_file(path) for path in named}
+    return {tag: int(json.loads(body)["version"]) for tag, body in found.items()}
+
+
+def delete_tag(storage: Storage, chain: str, tag: str) -> None:
+    """The version stays. Raises `NotFound` where there is no such tag."""
+    with storage.reaching():
+        try:
+            storage.filesystem().rm_file(_tag_path(storage, chain, tag))
+        except FileNotFoundError as error:
+            raise NotFound(f"{chain} has no tag {tag!r}; it has {sorted(list_tags(storage, chain))}") from error
+
+
+def resolve(storage: Storage, chain: str, version: int | str) -> int:
+    """The number of a version: `7`, `"v7"`, or a tag. Raises `NotFound`."""
+    text = str(version)
+    if _VERSION.fullmatch(text):
+        return int(text.removeprefix("v"))
+    tags = list_tags(storage, chain)
+    if text not in tags:
+        there = ", ".join(tags) or "none"
+        raise NotFound(f"a version is a number such as 7 or v7, or a tag of {chain} ({there}), got {text!r}")
+    return tags[text]
+
+
+def _tag_path(storage: Storage, chain: str, tag: str) -> str:
+    return storage.path(f"{chain}/tags/{tag}.json")
 
 
 def _path(storage: Storage, chain: str, n: int) -> str:
