@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_catalog.episodes import Episode
-from dataset_catalog.errors import WindowError
-from dataset_catalog.frames import Frame, Image
+from dataset_catalog.episodes import Episode, EpisodeReader
+from dataset_catalog.errors import NotFound, WindowError
+from dataset_catalog.frames import Frame
 from dataset_catalog.sampling import nearest_index, sample
-from dataset_catalog.spec import CameraWindow, ColumnWindow
+from dataset_catalog.spec import CameraWindow, ColumnWindow, Offsets, WindowSpec
 from dataset_catalog.video import split_planes
+
+Place = tuple[str, int]  # episode id, step
 
 
 class Visit(NamedTuple):
-    """The windows of one episode in a batch: their rows in the batch (m,), their steps' times (m,)."""
+    """The windows of one episode in a batch: their rows in the batch (m,), and their steps (m,)."""
 
     episode: Episode
     rows: NDArray[np.int64]
-    t_ns: NDArray[np.int64]
+    steps: NDArray[np.int64]
 
 
 class Gathered(NamedTuple):
@@ -40,12 +43,27 @@ class Sights(NamedTuple):
     age_ns: NDArray[np.int64]
 
 
+def visits(places: Sequence[Place], episodes: EpisodeReader) -> list[Visit]:
+    """The places of a batch, by episode. Raises `NotFound` for one that the selection or the episode does not have."""
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row, (episode_id, _) in enumerate(places):
+        rows[episode_id].append(row)
+    found = episodes.get(rows)
+    return [_visit(found[name], np.array(own), np.array([places[i][1] for i in own])) for name, own in rows.items()]
+
+
+def gather_columns(spec: WindowSpec, visits: Sequence[Visit], count: int) -> dict[str, Gathered]:
+    """All columns of `count` windows, relative where they are to be, and normalized."""
+    references = {column.name: gather_column(column, visits, count) for column in spec.references}
+    return {column.name: _as_asked(column, gather_column(column, visits, count), references) for column in spec.columns}
+
+
 def gather_column(window: ColumnWindow, visits: Sequence[Visit], count: int) -> Gathered:
-    """A column of `count` windows at its offsets."""
-    shape = (count, len(window.offsets_ns))
+    """A column of `count` windows at its offsets, as it was recorded."""
+    shape = (count, len(window.offsets))
     out = Gathered(np.empty((*shape, window.size), np.float32), np.empty(shape, bool), np.empty(shape, np.int64))
     for visit in visits:
-        at, inside = _asked(visit, window.offsets_ns)
+        at, inside = _asked(visit, window.offsets)
         series = visit.episode.series[window.name]
         got = sample(window.policy, series.t_ns, series.values, at.ravel(), tolerance_ns=window.tolerance_ns)
         out.values[visit.rows] = got.values.reshape(*at.shape, window.size)
@@ -56,10 +74,10 @@ def gather_column(window: ColumnWindow, visits: Sequence[Visit], count: int) -> 
 
 def find_frames(window: CameraWindow, visits: Sequence[Visit], count: int) -> Sights:
     """The frames nearest to a camera's offsets, of all that are stored for the episode; of two the earlier."""
-    shape = (count, len(window.offsets_ns))
+    shape = (count, len(window.offsets))
     out = Sights([[None] * shape[1] for _ in range(count)], np.zeros(shape, bool), np.zeros(shape, np.int64))
     for visit in visits:
-        at, inside = _asked(visit, window.offsets_ns)
+        at, inside = _asked(visit, window.offsets)
         track = visit.episode.tracks.get(window.name)
         if track is None or not len(track.t_ns):
             continue
@@ -72,7 +90,7 @@ def find_frames(window: CameraWindow, visits: Sequence[Visit], count: int) -> Si
     return out
 
 
-def stack(name: str, images: Sequence[Sequence[Image | None]], size: tuple[int, int]) -> NDArray[np.uint8]:
+def stack(name: str, images: Sequence[Sequence[NDArray[np.uint8] | None]], size: tuple[int, int]) -> NDArray[np.uint8]:
     """(B, K, 3, H, W) from [window][offset]; black where there is none. `WindowError` if the sizes differ."""
     out = np.zeros((len(images), len(images[0]), 3, *size), np.uint8)
     for row, row_images in enumerate(images):
@@ -85,8 +103,27 @@ def stack(name: str, images: Sequence[Sequence[Image | None]], size: tuple[int, 
     return out
 
 
-def _asked(visit: Visit, offsets_ns: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _visit(episode: Episode, rows: NDArray[np.int64], steps: NDArray[np.int64]) -> Visit:
+    if steps.min() < 0 or steps.max() >= len(episode.t_ns):
+        raise NotFound(f"episode {episode.episode_id} has the steps 0 to {len(episode.t_ns) - 1}, got {steps.tolist()}")
+    return Visit(episode, rows, steps)
+
+
+def _as_asked(window: ColumnWindow, got: Gathered, references: dict[str, Gathered]) -> Gathered:
+    values, valid = got.values, got.valid
+    if window.relative:
+        reference = references[window.relative.to]
+        values = window.relative.subtract(values, reference.values[:, 0])
+        valid = valid & reference.valid  # (B, K) & (B, 1): relative to nothing it is no action
+    return Gathered(window.scaling.apply(values) if window.scaling else values, valid, got.age_ns)
+
+
+def _asked(visit: Visit, offsets: Offsets) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Times asked for (m, K), moved to the episode's edge where they lie outside, and which lie inside."""
-    start, end = visit.episode.start_ns, visit.episode.end_ns
-    at = visit.t_ns[:, None] + np.array(offsets_ns, np.int64)
-    return np.clip(at, start, end - 1), (at >= start) & (at < end)
+    episode, away = visit.episode, np.array(offsets.values, np.int64)
+    if offsets.unit == "ticks":
+        tick = visit.steps[:, None] + away
+        last = len(episode.t_ns) - 1
+        return episode.t_ns[np.clip(tick, 0, last)], (tick >= 0) & (tick <= last)
+    at = episode.t_ns[visit.steps][:, None] + away
+    return np.clip(at, episode.start_ns, episode.end_ns - 1), (at >= episode.start_ns) & (at < episode.end_ns)

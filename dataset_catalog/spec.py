@@ -4,53 +4,106 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 from dataset_catalog.errors import WindowError
+from dataset_catalog.fit import FITS, Fit, Size, scaled
+from dataset_catalog.names import NAMINGS, Naming, check_keys
+from dataset_catalog.relative import Relative, RelativeTo, plan_relative
 from dataset_catalog.sampling import Policy
+from dataset_catalog.scaling import Scaling
+from dataset_catalog.transform import Transform, name_of
 
 if TYPE_CHECKING:
     from dataset_catalog.contents import Camera
     from dataset_catalog.dataset import Dataset
-    from dataset_catalog.video import Size
+    from dataset_catalog.layout import Entry
 
-_META = {"task", "episode_id", "t_ns", "sample_id"}  # keys of a batch that are no observation
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Offsets in ticks of the dataset's reference clock: see `steps`."""
+
+    ticks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Offsets:
+    """Where a window looks: `values` are nanoseconds from the step's time, or ticks of the reference clock.
+
+    A single one has no axis of its own in the batch.
+    """
+
+    values: tuple[int, ...]
+    unit: Literal["ns", "ticks"] = "ns"
+    is_single: bool = False
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+NOW = Offsets((0,))
+Asked = float | Sequence[float] | Steps  # seconds from the step's time, one or several, or ticks
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnWindow:
-    """A column at `offsets_ns` from the step's time, read from its series."""
+    """A column at offsets from the step, read from its series; `relative` and then `scaling` are applied to it."""
 
     name: str
-    offsets_ns: tuple[int, ...]
+    offsets: Offsets
     is_action: bool
     size: int
     policy: Policy
     tolerance_ns: int
+    relative: Relative | None = None
+    scaling: Scaling | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CameraWindow:
-    """A camera's frames nearest to `offsets_ns` from the step's time; of its renditions the first an episode has.
+    """A camera's frames nearest to offsets from the step; of its renditions the first that an episode has.
 
     size  (height, width) of the pictures that come out
+    fit   how frames of other proportions become that
     """
 
     name: str
-    offsets_ns: tuple[int, ...]
+    offsets: Offsets
     tolerance_ns: int
     renditions: tuple[str, ...]
     size: Size
+    fit: Fit = "stretch"
 
 
 @dataclass(frozen=True, slots=True)
 class WindowSpec:
-    """All that decides what is in a sample, given the episode and the step. `image_size` is (height, width)."""
+    """All that decides what is in a sample, given the episode and the step.
+
+    image_size  (height, width) that frames are scaled to; None leaves them as they are
+    references  the columns that others are relative to, at the step itself
+    naming      what the keys of a batch are called
+    padded      of a mixture of datasets: all keys, and the shapes that they are padded to
+    transform   the name of the function that each sample goes through at last
+    """
 
     columns: tuple[ColumnWindow, ...]
     cameras: tuple[CameraWindow, ...]
     image_size: Size | None = None
+    references: tuple[ColumnWindow, ...] = ()
+    naming: Naming = "fleetfeed"
+    padded: tuple[Entry, ...] = ()
+    transform: str | None = None
+
+    @property
+    def series(self) -> dict[str, int]:
+        """The columns to read, and the size of their vectors."""
+        return {column.name: column.size for column in (*self.columns, *self.references)}
+
+    def scaled(self, scaling: Mapping[str, Scaling]) -> WindowSpec:
+        """With columns normalized."""
+        return replace(self, columns=tuple(replace(c, scaling=scaling.get(c.name)) for c in self.columns))
 
 
 def horizon(seconds: float, hz: float) -> tuple[float, ...]:
@@ -63,32 +116,53 @@ def horizon(seconds: float, hz: float) -> tuple[float, ...]:
     return tuple(k / hz for k in range(max(1, round(seconds * hz))))
 
 
+def steps(*ticks: int) -> Steps:
+    """Offsets in ticks of the reference clock: `steps(-1, 0)` is the step before and the step itself.
+
+    A column is read at the tick's own time, as the row of `steps` has it. Raises `WindowError` for what is no integer.
+    """
+    if not ticks or not all(type(tick) is int for tick in ticks):
+        raise WindowError(f"steps takes at least one integer, got {list(ticks)}")
+    return Steps(ticks)
+
+
 def plan(
     dataset: Dataset,
-    observations: Mapping[str, Sequence[float]],
-    actions: Mapping[str, Sequence[float]],
+    observations: Mapping[str, Asked],
+    actions: Mapping[str, Asked],
     *,
     image_size: Size | None = None,
     rendition: str | None = None,
+    fit: Fit | Mapping[str, Fit] = "stretch",
+    relative: Mapping[str, str | RelativeTo] | None = None,
+    naming: Naming = "fleetfeed",
+    transform: Transform | None = None,
 ) -> WindowSpec:
-    """The spec of `Dataset.windows`' arguments. Raises `WindowError` for what does not fit the dataset."""
+    """The spec of `Dataset.windows`' arguments, not yet normalized. Raises `WindowError` for what does not fit."""
     _check_names(dataset, observations, actions)
-    if image_size is not None and min(image_size) < 1:
-        raise WindowError(f"image_size is (height, width) of at least 1, got {image_size}")
-    return WindowSpec(
+    _check_choices(image_size, naming)
+    differences = _relatives(dataset, {*observations, *actions}, relative or {})
+    fits = _fits(fit, [name for name in observations if name in dataset.cameras])
+    spec = WindowSpec(
         tuple(
-            _column(dataset, name, offsets, is_action=group is actions)
+            replace(_column(dataset, name, offsets, is_action=group is actions), relative=differences.get(name))
             for group in (observations, actions)
             for name, offsets in group.items()
             if name in dataset.columns
         ),
         tuple(
-            _camera(name, dataset.cameras[name], offsets, image_size, rendition)
-            for name, offsets in observations.items()
-            if name in dataset.cameras
+            _camera(name, dataset.cameras[name], observations[name], image_size, fit, rendition)
+            for name, fit in fits.items()
         ),
         image_size,
+        tuple(
+            _column(dataset, name, [0.0], is_action=False) for name in sorted({one.to for one in differences.values()})
+        ),
+        naming,
+        transform=transform and name_of(transform),
     )
+    check_keys(spec)
+    return spec
 
 
 def _check_names(dataset: Dataset, observations: Iterable[str], actions: Iterable[str]) -> None:
@@ -103,30 +177,55 @@ def _check_names(dataset: Dataset, observations: Iterable[str], actions: Iterabl
         raise WindowError(
             f"{sorted(set(observations) & set(actions))} cannot be observation and action: one key a batch"
         )
-    if {*observations, *actions} & _META:
-        raise WindowError(f"a batch has keys of its own named {sorted(_META)}")
 
 
-def _column(dataset: Dataset, name: str, offsets: Sequence[float], *, is_action: bool) -> ColumnWindow:
+def _check_choices(image_size: Size | None, naming: str) -> None:
+    if image_size is not None and min(image_size) < 1:
+        raise WindowError(f"image_size is (height, width) of at least 1, got {image_size}")
+    if naming not in NAMINGS:
+        raise WindowError(f"names is one of {', '.join(NAMINGS)}, got {naming!r}")
+
+
+def _relatives(dataset: Dataset, selected: set[str], relative: Mapping[str, str | RelativeTo]) -> dict[str, Relative]:
+    unknown = set(relative) - (selected & set(dataset.columns))
+    if unknown:
+        raise WindowError(f"{sorted(unknown)} cannot be relative: no column of these windows")
+    return {name: plan_relative(name, asked, dataset.columns) for name, asked in relative.items()}
+
+
+def _fits(fit: Fit | Mapping[str, Fit], cameras: Sequence[str]) -> dict[str, Fit]:
+    """How each camera's pictures are fitted."""
+    fits: dict[str, Fit] = dict.fromkeys(cameras, fit) if isinstance(fit, str) else dict(fit)
+    if set(fits) - set(cameras) or set(fits.values()) - set(FITS):
+        raise WindowError(f"fit is one of {', '.join(FITS)}, for all cameras or each of {list(cameras)}, got {fit!r}")
+    return {name: fits.get(name, "stretch") for name in cameras}
+
+
+def _column(dataset: Dataset, name: str, offsets: Asked, *, is_action: bool) -> ColumnWindow:
     column = dataset.columns[name]
-    return ColumnWindow(name, _to_ns(name, offsets), is_action, column.size, column.policy, column.tolerance_ns)
+    return ColumnWindow(name, _offsets(name, offsets), is_action, column.size, column.policy, column.tolerance_ns)
 
 
 def _camera(
-    name: str, camera: Camera, offsets: Sequence[float], image_size: Size | None, rendition: str | None
+    name: str, camera: Camera, offsets: Asked, image_size: Size | None, fit: Fit, rendition: str | None
 ) -> CameraWindow:
-    renditions = prefer(name, camera, image_size, rendition)
+    renditions = prefer(name, camera, image_size, rendition, fit)
     size = image_size or camera.renditions[renditions[0]]
-    return CameraWindow(name, _to_ns(name, offsets), camera.tolerance_ns, renditions, size)
+    return CameraWindow(name, _offsets(name, offsets), camera.tolerance_ns, renditions, size, fit)
 
 
-def _to_ns(name: str, offsets: Sequence[float]) -> tuple[int, ...]:
-    if not offsets or not all(math.isfinite(offset) for offset in offsets):
-        raise WindowError(f"{name} needs at least one finite offset in seconds, got {list(offsets)}")
-    return tuple(round(offset * 1e9) for offset in offsets)
+def _offsets(name: str, asked: Asked) -> Offsets:
+    if isinstance(asked, Steps):
+        return Offsets(asked.ticks, "ticks")
+    seconds = [asked] if isinstance(asked, (int, float)) else list(asked)
+    if not seconds or not all(math.isfinite(offset) for offset in seconds):
+        raise WindowError(f"{name} needs at least one finite offset in seconds, got {seconds}")
+    return Offsets(tuple(round(offset * 1e9) for offset in seconds), is_single=isinstance(asked, (int, float)))
 
 
-def prefer(name: str, camera: Camera, image_size: Size | None, rendition: str | None) -> tuple[str, ...]:
+def prefer(
+    name: str, camera: Camera, image_size: Size | None, rendition: str | None, fit: Fit = "stretch"
+) -> tuple[str, ...]:
     """The renditions, the preferred first: large enough, the fewest pixels, a re-encoding (it decodes faster).
 
     Where none is large enough, or no size is asked for, the largest comes first.
@@ -138,7 +237,8 @@ def prefer(name: str, camera: Camera, image_size: Size | None, rendition: str | 
 
     def cost(item: tuple[str, Size]) -> tuple[bool, int, bool, str]:
         label, (height, width) = item
-        large_enough = image_size is not None and height >= image_size[0] and width >= image_size[1]
+        needed = scaled((height, width), image_size, fit) if image_size else (math.inf, math.inf)
+        large_enough = height >= needed[0] and width >= needed[1]
         return not large_enough, height * width * (1 if large_enough else -1), label == "original", label
 
     return tuple(label for label, _ in sorted(camera.renditions.items(), key=cost))

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_catalog.episodes import Episode, EpisodeReader
-from dataset_catalog.errors import NotFound
+from dataset_catalog import layout
+from dataset_catalog.block_order import BlockShuffled
+from dataset_catalog.episodes import EpisodeReader
 from dataset_catalog.frames import FrameReader
-from dataset_catalog.gather import Visit, find_frames, gather_column, stack
+from dataset_catalog.gather import Place, Visit, find_frames, gather_columns, stack, visits
+from dataset_catalog.names import rename
+from dataset_catalog.normalize import Normalizer
+from dataset_catalog.options import LoaderKeywords, LoaderOptions, Shuffling
+from dataset_catalog.order import Order, Sequential, Shuffled
+from dataset_catalog.resume import Fingerprint, fingerprint_of
 from dataset_catalog.spec import WindowSpec
+from dataset_catalog.transform import Transform, transformed
 
 if TYPE_CHECKING:
     from dataset_catalog.dataset import Dataset
+    from dataset_catalog.fit import Fit
     from dataset_catalog.loader import Loader
 
 EPISODE_BYTES = 2 * 2**30  # of times and series kept in memory, in each process
 
 Batch = dict[str, Any]
-Place = tuple[str, int]  # episode id, step
 
 
 class Windows:
@@ -37,21 +44,36 @@ class Windows:
     name_is_pad     bool (B, K): the opposite, for an action
     name_age_ns     int64 (B, K): time asked for − time of the value taken (of a frame too)
     task            list of B str, "" where the episode has none
+    task_index      int64 (B,), the task's place in `tasks`
     episode_id      list of B str
     t_ns            int64 (B,), the step's time
     sample_id       list of B str, `episode_id:step`
 
-    Outside the episode, and out of tolerance, there is still a value: the episode's edge, or the closest there was;
-    zeros where the episode has none of it at all.
+    A single offset that is no sequence has no axis K. Outside the episode, and out of tolerance, there is still a
+    value: the episode's edge, or the closest there was; zeros where the episode has none of it at all. `docs/FEED.md`
+    describes names, normalization and the rest.
     """
 
-    def __init__(self, dataset: Dataset, spec: WindowSpec, *, frame_bytes: int) -> None:
-        """`frame_bytes` bounds the decoded frames kept for the next batches, in each process."""
-        self.dataset, self.spec, self.frame_bytes = dataset, spec, frame_bytes
+    def __init__(
+        self,
+        dataset: Dataset,
+        spec: WindowSpec,
+        *,
+        frame_bytes: int,
+        transform: Transform | None = None,
+        tasks: tuple[str, ...] | None = None,
+    ) -> None:
+        """`frame_bytes` bounds the decoded frames kept for the next batches, in each process.
+
+        `tasks`: what `task_index` counts; None: the tasks of the dataset's version in alphabetical order.
+        """
+        self.dataset, self.spec, self.frame_bytes, self.transform = dataset, spec, frame_bytes, transform
+        self._tasks = tasks
         self._is_warm = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (partial(Windows, frame_bytes=self.frame_bytes), (self.dataset, self.spec))
+        make = partial(Windows, frame_bytes=self.frame_bytes, transform=self.transform, tasks=self._tasks)
+        return (make, (self.dataset, self.spec))
 
     def __len__(self) -> int:
         return len(self.dataset.selection)
@@ -62,28 +84,59 @@ class Windows:
             raise IndexError(f"window must be in [0, {len(self)}), got {window}")
         return {name: value[0] for name, value in self.batch(np.array([window % len(self)])).items()}
 
-    def batch(self, windows: NDArray[np.int64], *, pool: Executor | None = None) -> Batch:
-        """The windows with these numbers, in this order. Each GOP is fetched and decoded once for all of them."""
-        return self.at(self.dataset.selection.locate(windows), pool=pool)
+    @cached_property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that `task_index` counts, the same for every selection of the version; "" is that of episodes
+        without one."""
+        return self.dataset.tasks if self._tasks is None else self._tasks
 
-    def at(self, places: Sequence[Place], *, pool: Executor | None = None) -> Batch:
+    @property
+    def normalizer(self) -> Normalizer:
+        """What was done to the columns, and its way back; to be saved beside a checkpoint."""
+        return Normalizer.of(self.spec)
+
+    def batch(
+        self, windows: NDArray[np.int64], *, seeds: NDArray[np.uint64] | None = None, pool: Executor | None = None
+    ) -> Batch:
+        """The windows with these numbers, in this order. Each GOP is fetched and decoded once for all of them.
+
+        seeds  one a window, of the generator that `transform` gets; None: the windows' own numbers
+        """
+        places = self.dataset.selection.locate(windows)
+        return self.at(places, seeds=windows.astype(np.uint64) if seeds is None else seeds, pool=pool)
+
+    def at(
+        self, places: Sequence[Place], *, seeds: NDArray[np.uint64] | None = None, pool: Executor | None = None
+    ) -> Batch:
         """The windows of these (episode id, step), in this order; `NotFound` for a place that is not selected."""
-        visits, count = self._visits(places), len(places)
-        batch: Batch = {}
-        for column in self.spec.columns:
-            batch[column.name], valid, batch[f"{column.name}_age_ns"] = gather_column(column, visits, count)
-            batch |= {f"{column.name}_is_pad": ~valid} if column.is_action else {f"{column.name}_mask": valid}
-        batch |= self._images(visits, count, pool)
-        t_ns = np.empty(count, np.int64)
-        for visit in visits:
-            t_ns[visit.rows] = visit.t_ns
-        task = {visit.episode.episode_id: visit.episode.task for visit in visits}
-        return batch | {
-            "task": [task[name] for name, _ in places],
-            "episode_id": [name for name, _ in places],
-            "t_ns": t_ns,
-            "sample_id": [f"{name}:{step}" for name, step in places],
-        }
+        visited, count = visits(places, self._episodes), len(places)
+        batch = self._columns(visited, count) | self._images(visited, count, pool)
+        layout.pad(batch, self.spec, count)
+        layout.squeeze(batch, self.spec)
+        rename(batch, layout.entries(self.spec), self.spec.naming)
+        batch |= self._about(visited, places)
+        if self.transform is None or not count:
+            return batch
+        return transformed(batch, self.transform, np.arange(count) if seeds is None else seeds, pool=pool)
+
+    @staticmethod
+    def padded_together(sources: Sequence[Windows]) -> tuple[Windows, ...]:
+        """The same windows with batches of the same keys and shapes, to be mixed; `task_index` counts the tasks of all.
+
+        Raises `WindowError` where they do not fit together: see `layout.together`.
+        """
+        wide = layout.together([source.spec for source in sources])
+        tasks = tuple(sorted({task for source in sources for task in source.tasks}))
+        return tuple(
+            Windows(
+                source.dataset,
+                replace(source.spec, padded=wide),
+                frame_bytes=source.frame_bytes,
+                transform=source.transform,
+                tasks=tasks,
+            )
+            for source in sources
+        )
 
     def warm(self) -> None:
         """Read the selected episodes into memory, by large scans, as far as they fit; the rest come as needed.
@@ -94,60 +147,75 @@ class Windows:
             self._episodes.warm(self.dataset.selection.episode_ids)
             self._is_warm = True
 
-    def loader(
-        self,
-        batch_size: int,
-        *,
-        seed: int = 0,
-        shuffle: bool = True,
-        group: int = 1,
-        rank: int = 0,
-        world_size: int = 1,
-        workers: int = 0,
-        prefetch: int = 2,
-        drop_last: bool = True,
-    ) -> Loader:
-        """Batches of torch tensors: see `dataset_catalog.loader.Loader`. Needs PyTorch."""
-        from dataset_catalog.loader import Loader, LoaderOptions
+    def loader(self, batch_size: int, **options: Unpack[LoaderKeywords]) -> Loader:
+        """Batches of torch tensors, of `batch_size` samples on all ranks together; needs PyTorch.
 
-        options = LoaderOptions(
-            batch_size=batch_size,
-            seed=seed,
-            shuffle=shuffle,
-            group=group,
-            rank=rank,
-            world_size=world_size,
-            workers=workers,
-            prefetch=prefetch,
-            drop_last=drop_last,
-        )
-        return Loader(self, options)
+        See `dataset_catalog.options.LoaderOptions` for what it can be told, and `dataset_catalog.loader.Loader`.
+        """
+        from dataset_catalog.loader import Loader
+
+        return Loader(self, LoaderOptions(batch_size=batch_size, **options))
+
+    def order(self, shuffling: Shuffling) -> Order:
+        """In which order a loader takes the windows."""
+        if shuffling.mode == "none":
+            return Sequential(len(self))
+        if shuffling.mode == "windows":
+            return Shuffled(len(self), shuffling.seed)
+        selection = self.dataset.selection
+        pool = shuffling.pool(self.sample_bytes)
+        return BlockShuffled.of(selection.end - selection.first, block=shuffling.block, pool=pool, seed=shuffling.seed)
+
+    def fingerprint(self) -> Fingerprint:
+        """What the windows are, field by field: a saved position is good for the same ones only."""
+        return fingerprint_of(self.dataset, self.spec)
+
+    @property
+    def sample_bytes(self) -> int:
+        """How much the columns and pictures of one window take, decoded."""
+        return layout.sample_bytes(self.spec)
+
+    def episodes(self, windows: NDArray[np.int64]) -> set[str]:
+        """Ids of the episodes that these windows are of."""
+        return {name for name, _ in self.dataset.selection.locate(windows)}
+
+    def gops(self, windows: NDArray[np.int64]) -> set[int]:
+        """Row ids of the GOPs that hold the pictures of these windows."""
+        visited = visits(self.dataset.selection.locate(windows), self._episodes)
+        sights = [find_frames(camera, visited, len(windows)).frames for camera in self.spec.cameras]
+        return {frame[0].row for frames in sights for row in frames for frame in row if frame}
 
     @cached_property
     def _episodes(self) -> EpisodeReader:
         return EpisodeReader(
             self.dataset,
-            columns={column.name: column.size for column in self.spec.columns},
+            columns=self.spec.series,
             cameras={camera.name: camera.renditions for camera in self.spec.cameras},
             max_bytes=EPISODE_BYTES,
         )
 
     @cached_property
-    def _frames(self) -> FrameReader:
-        return FrameReader(self.dataset.table("gops"), size=self.spec.image_size, max_bytes=self.frame_bytes)
+    def _frames(self) -> dict[Fit, FrameReader]:
+        """One reader for all cameras whose pictures are fitted alike: they are read at once."""
+        fits = {camera.fit for camera in self.spec.cameras}
+        gops, size = self.dataset.table("gops"), self.spec.image_size
+        return {fit: FrameReader(gops, size=size, fit=fit, max_bytes=self.frame_bytes // len(fits)) for fit in fits}
 
-    def _visits(self, places: Sequence[Place]) -> list[Visit]:
-        rows: dict[str, list[int]] = defaultdict(list)
-        for row, (episode_id, _) in enumerate(places):
-            rows[episode_id].append(row)
-        episodes = self._episodes.get(rows)
-        return [_visit(episodes[name], np.array(r), np.array([places[i][1] for i in r])) for name, r in rows.items()]
+    def _columns(self, visited: list[Visit], count: int) -> Batch:
+        batch: Batch = {}
+        gathered = gather_columns(self.spec, visited, count)
+        for column in self.spec.columns:
+            name, (values, valid, age_ns) = column.name, gathered[column.name]
+            batch |= {name: values, f"{name}_age_ns": age_ns}
+            batch |= {f"{name}_is_pad": ~valid} if column.is_action else {f"{name}_mask": valid}
+        return batch
 
-    def _images(self, visits: list[Visit], count: int, pool: Executor | None) -> Batch:
-        """The pictures of all cameras, by one read of the table."""
-        sights = {camera: find_frames(camera, visits, count) for camera in self.spec.cameras}
-        wanted = [frame for sight in sights.values() for row in sight.frames for frame in row if frame]
-        pixels = self._frames.read(wanted, pool=pool) if wanted else {}
+    def _images(self, visited: list[Visit], count: int, pool: Executor | None) -> Batch:
+        sights = {camera: find_frames(camera, visited, count) for camera in self.spec.cameras}
+        pixels: dict[tuple[int, int], NDArray[np.uint8]] = {}
+        for fit in {camera.fit for camera in sights}:
+            alike = [sight.frames for camera, sight in sights.items() if camera.fit == fit]
+            pixels |= self._frames[fit].read([f for frames in alike for row in frames for f in row if f], pool=pool)
         batch: Batch = {}
         for camera, (frames, valid, age_ns) in sights.items():
             images = [[pixels[frame[0].row, frame[1]] if frame else None for frame in row] for row in frames]
@@ -155,8 +223,21 @@ class Windows:
             batch[f"{camera.name}_mask"], batch[f"{camera.name}_age_ns"] = valid, age_ns
         return batch
 
+    def _about(self, visited: list[Visit], places: Sequence[Place]) -> Batch:
+        """What a batch holds besides columns and cameras."""
+        t_ns = np.empty(len(places), np.int64)
+        for visit in visited:
+            t_ns[visit.rows] = visit.episode.t_ns[visit.steps]
+        task_of = {visit.episode.episode_id: visit.episode.task for visit in visited}
+        tasks = [task_of[name] for name, _ in places]
+        return {
+            "task": tasks,
+            "task_index": np.array([self._task_index[task] for task in tasks], np.int64),
+            "episode_id": [name for name, _ in places],
+            "t_ns": t_ns,
+            "sample_id": [f"{name}:{step}" for name, step in places],
+        }
 
-def _visit(episode: Episode, rows: NDArray[np.int64], steps: NDArray[np.int64]) -> Visit:
-    if steps.min() < 0 or steps.max() >= len(episode.t_ns):
-        raise NotFound(f"episode {episode.episode_id} has the steps 0 to {len(episode.t_ns) - 1}, got {steps.tolist()}")
-    return Visit(episode, rows, episode.t_ns[steps])
+    @cached_property
+    def _task_index(self) -> dict[str, int]:
+        return {task: index for index, task in enumerate(self.tasks)}

@@ -144,6 +144,7 @@ def test_shapes_and_dtypes_are_as_documented(lake: Any) -> None:
         "action_is_pad": ("bool", (3, 4)),
         "action_age_ns": ("int64", (3, 4)),
         "t_ns": ("int64", (3,)),
+        "task_index": ("int64", (3,)),
     }
     assert {type(batch[name]) for name in ("task", "episode_id", "sample_id")} == {list}
 

@@ -1,0 +1,66 @@
+"""The two numbers an element is normalized by, and where they come from. Pure.
+
+    mean_std  mean 0 and standard deviation 1
+    min_max   the least value is -1, the greatest 1
+    q01_q99   the 1 % quantile is -1, the 99 % quantile 1; what lies beyond stays beyond, nothing is clipped
+
+An element that does not change is only moved, to 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataset_catalog.errors import WindowError
+from dataset_catalog.statistics import Statistics
+
+Method = Literal["mean_std", "min_max", "q01_q99"]
+METHODS: tuple[Method, ...] = get_args(Method)
+STILL = 1e-6  # a deviation, or half a range, below which an element does not change
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """`(x − middle) / width`, each element by its own; as tuples, so that it can be compared and saved."""
+
+    middle: tuple[float, ...]
+    width: tuple[float, ...]
+
+    @classmethod
+    def of(cls, statistics: Statistics, method: str) -> Scaling:
+        """Raises `WindowError` for a method that there is not, and for an element that has no finite value."""
+        if method not in METHODS:
+            raise WindowError(f"a method to normalize by is one of {', '.join(METHODS)}, got {method!r}")
+        if not statistics.count.all():
+            raise WindowError(f"no finite values of the elements {np.flatnonzero(statistics.count == 0).tolist()}")
+        if method == "mean_std":
+            middle, width = statistics.mean, statistics.std
+        else:
+            least, greatest = _range(statistics, method)
+            middle, width = (least + greatest) / 2, (greatest - least) / 2
+        return cls(tuple(middle.tolist()), tuple(np.where(width > STILL, width, 1.0).tolist()))
+
+    def apply(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Normalized (…, D), counted in float64."""
+        scaled: NDArray[np.float32] = ((values - np.array(self.middle)) / np.array(self.width)).astype(np.float32)
+        return scaled
+
+    def undo(self, values: Any) -> Any:
+        """The inverse, of a NumPy array or of a tensor, whose type and device it keeps."""
+        return values * _like(values, self.width) + _like(values, self.middle)
+
+
+def _like(values: Any, numbers: Sequence[float]) -> Any:
+    """The numbers as an array or a tensor, as `values` is; without PyTorch where only arrays come."""
+    return np.array(numbers, values.dtype) if isinstance(values, np.ndarray) else values.new_tensor(numbers)
+
+
+def _range(statistics: Statistics, method: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if method == "min_max":
+        return statistics.min, statistics.max
+    return statistics.quantile(0.01), statistics.quantile(0.99)
