@@ -12,23 +12,24 @@ from typing import Any
 import pyarrow as pa
 
 from dataset_catalog import publish, versions
+from dataset_catalog.align import Frames, Series, series_batch, statistics_batch, steps_batch
 from dataset_catalog.publish import Written
+from dataset_catalog.rendition import Fidelity
 from dataset_catalog.schema import EPISODES, GOPS, SERIES, STATISTICS
 from dataset_catalog.storage import Storage
+from dataset_catalog.tracks import Track
 from edge.segment import Message, Topic, read_messages
 from ingest_serve.raw_store import RawStore
-from ray_jobs.align import Frames, series_batch, statistics_batch, steps_batch
 from ray_jobs.align_spec import AlignSpec
 from ray_jobs.cluster import Item, Part
 from ray_jobs.episodes import Episode, overlaps
 from ray_jobs.errors import JobError, SpecError
 from ray_jobs.gop_rows import camera_batches, check_order
-from ray_jobs.media import Track, read_track
+from ray_jobs.media import read_track
 from ray_jobs.messages import UNDECODED, decode_each
 from ray_jobs.poison import blamed_on
-from ray_jobs.rendition import Fidelity
 from ray_jobs.segments_table import Row, segment_of
-from ray_jobs.series import Readings, Series
+from ray_jobs.series import Readings
 
 _UNUSABLE = "the episode's telemetry cannot be used"
 MAX_EPISODE_NS = 24 * 3600 * 1_000_000_000

@@ -12,6 +12,7 @@ import pyarrow as pa
 from dataset_catalog import publish, versions
 from dataset_catalog.errors import RowsLost
 from dataset_catalog.publish import Written
+from dataset_catalog.rendition import H264_G10, Fidelity
 from dataset_catalog.schema import EPISODES, GOPS, SERIES, STATISTICS
 from dataset_catalog.storage import Storage
 from dataset_catalog.tables import contains
@@ -21,7 +22,6 @@ from ray_jobs.align_plan import Plan, Work, make_plan
 from ray_jobs.align_spec import AlignSpec
 from ray_jobs.cluster import Part, Progress, fan_out, no_progress
 from ray_jobs.errors import SpecError
-from ray_jobs.rendition import H264_G10, Fidelity
 from ray_jobs.settings import JobsSettings
 from ray_jobs.summary import Summary
 

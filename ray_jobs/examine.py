@@ -14,7 +14,7 @@ from ingest_serve.errors import DamagedObject
 from ingest_serve.raw_store import RawObject, RawStore
 from ray_jobs.errors import MediaError
 from ray_jobs.gaps import parse_gap
-from ray_jobs.media import read_track
+from ray_jobs.media import read_track, topics_of
 from ray_jobs.opening import opening_of, software_version
 from ray_jobs.picture_check import check_pictures
 from ray_jobs.poison import blamed_on
@@ -167,7 +167,7 @@ def _video(raw: RawObject, body: bytes) -> Row:
         "start_ns": min(times),
         "end_ns": max(times) + 1,
         "messages": len(track.packets),
-        "topics": track.topics(),
+        "topics": topics_of(track),
         "frames": pictures.frames,
         "codec": track.codec,
         "width": pictures.width,

@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-import lance
 import pyarrow as pa
 
-from dataset_catalog.schema import GOPS
-from ray_jobs.align import Frames
+from dataset_catalog.align import Frames
+from dataset_catalog.gop_rows import MADE, gop_batch
+from dataset_catalog.rendition import H264_G10, ORIGINAL, Fidelity, can_copy, encode
+from dataset_catalog.tracks import Gop, Track
 from ray_jobs.episodes import Episode
 from ray_jobs.errors import SpecError
-from ray_jobs.media import Gop, Track
-from ray_jobs.rendition import H264_G10, ORIGINAL, Fidelity, can_copy, encode
 
 Segment = Mapping[str, Any]  # a row of lake/segments
 ReadTrack = Callable[[Segment], Track]
@@ -46,7 +45,7 @@ def camera_batches(
         track = read(segment)
         copied = copied and can_copy(track)
         gops = _near(track, episode, tolerance_ns)
-        yield _batch(episode, camera, segment, track, gops, original)
+        yield gop_batch(_about(episode, camera, segment), track, gops, original)
     found[camera] = original
     if copied:
         return
@@ -54,7 +53,7 @@ def camera_batches(
     for segment in segments:
         track = read(segment)
         gops = encode(track, _near(track, episode, tolerance_ns), fidelity)
-        yield _batch(episode, camera, segment, Track("h264", b"", (), ""), gops, made)
+        yield gop_batch(_about(episode, camera, segment), MADE, gops, made)
     found[camera] = made
 
 
@@ -64,38 +63,14 @@ def _near(track: Track, episode: Episode, tolerance_ns: int) -> list[Gop]:
     return [gop for gop in track.gops if gop.frame_t_ns[-1] >= start_ns and gop.frame_t_ns[0] < end_ns]
 
 
-def _batch(
-    episode: Episode, camera: str, segment: Segment, track: Track, gops: Sequence[Gop], frames: Frames
-) -> pa.RecordBatch:
-    width, height = (segment["width"], segment["height"])
-    if frames.rendition == H264_G10:
-        width, height = width & ~1, height & ~1
-    same = {
+def _about(episode: Episode, camera: str, segment: Segment) -> dict[str, Any]:
+    """What every GOP of a segment says."""
+    return {
         "episode_id": episode.episode_id,
         "robot_id": episode.robot_id,
         "camera": camera,
-        "rendition": frames.rendition,
-        "codec": track.codec,
-        "width": width,
-        "height": height,
-        "extradata": track.extradata,
+        "width": segment["width"],
+        "height": segment["height"],
         "source_key": segment["key"],
         "source_sha256": segment["sha256"],
     }
-    rows = [{**same, **_row(gop, frames)} for gop in gops]
-    arrays = [_array(name, [row[name] for row in rows]) for name in GOPS.names]
-    return pa.RecordBatch.from_arrays(arrays, schema=GOPS)
-
-
-def _row(gop: Gop, frames: Frames) -> dict[str, Any]:
-    return {
-        "gop": frames.add_gop(gop.frame_t_ns),
-        "start_ns": gop.start_ns,
-        "packet_bytes": [len(packet.data) for packet in gop.packets],
-        "frame_t_ns": gop.frame_t_ns,
-        "payload": b"".join(packet.data for packet in gop.packets),
-    }
-
-
-def _array(name: str, values: list[Any]) -> Any:
-    return lance.blob_array(values) if name == "payload" else pa.array(values, GOPS.field(name).type)

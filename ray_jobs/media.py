@@ -1,11 +1,9 @@
-"""From the bytes of a video segment to its packets with their capture times, and to GOPs. Nothing is decoded here."""
+"""From the bytes of a video segment to its packets with their capture times. Nothing is decoded here."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +12,7 @@ import av.error
 from foxglove_schemas_protobuf.CompressedVideo_pb2 import CompressedVideo
 from google.protobuf.message import DecodeError as ProtobufError
 
+from dataset_catalog.tracks import Packet, Track
 from edge.errors import SegmentError
 from edge.segment import read_messages
 from edge.wire import MCAP_TYPE, MP4_TYPE
@@ -25,71 +24,11 @@ _HEVC_IDR = (19, 20)
 _CODECS = {"h264": "h264", "h265": "hevc"}  # CompressedVideo.format → libav's name
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
-    """One coded picture. `t_ns` is the capture time of the picture in it."""
-
-    t_ns: int
-    data: bytes
-    keyframe: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Gop:
-    """A keyframe and what needs it, in decoding order; it decodes without any other packet."""
-
-    packets: tuple[Packet, ...]
-
-    @property
-    def start_ns(self) -> int:
-        return self.packets[0].t_ns
-
-    @property
-    def bytes(self) -> int:
-        return sum(len(packet.data) for packet in self.packets)
-
-    @property
-    def frame_t_ns(self) -> list[int]:
-        """Capture time of each frame in presentation order."""
-        return sorted(packet.t_ns for packet in self.packets)
-
-    @property
-    def reorders(self) -> bool:
-        """Whether decoding order is not presentation order, as with B-frames."""
-        return [packet.t_ns for packet in self.packets] != self.frame_t_ns
-
-
-@dataclass(frozen=True)
-class Track:
-    """A segment's packets in decoding order. `extradata`: codec configuration outside them (mp4), else empty."""
-
-    codec: str
-    extradata: bytes
-    packets: tuple[Packet, ...]
-    topic: str
-
-    def topics(self) -> list[dict[str, Any]]:
-        """What the index says of the topic; an mp4 has none."""
-        if not self.topic:
-            return []
-        return [{"name": self.topic, "encoding": "protobuf", "schema_name": VIDEO_SCHEMA, "count": len(self.packets)}]
-
-    @cached_property
-    def gops(self) -> tuple[Gop, ...]:
-        """Cut where a keyframe parts earlier from later pictures; an open GOP stays with the one before it."""
-        cuts = [*_closed_starts(self.packets), len(self.packets)]
-        return tuple(Gop(self.packets[a:b]) for a, b in pairwise(cuts))
-
-
-def _closed_starts(packets: tuple[Packet, ...]) -> Iterator[int]:
-    earliest_after = [2**63] * (len(packets) + 1)
-    for index in range(len(packets) - 1, -1, -1):
-        earliest_after[index] = min(packets[index].t_ns, earliest_after[index + 1])
-    latest = -(2**63)
-    for index, packet in enumerate(packets):
-        if packet.keyframe and latest < packet.t_ns <= earliest_after[index]:
-            yield index
-        latest = max(latest, packet.t_ns)
+def topics_of(track: Track) -> list[dict[str, Any]]:
+    """What the index says of a track's topic; an mp4 has none."""
+    if not track.topic:
+        return []
+    return [{"name": track.topic, "encoding": "protobuf", "schema_name": VIDEO_SCHEMA, "count": len(track.packets)}]
 
 
 def read_track(body: bytes, *, content_type: str, start_ns: int, is_sound: bool = False) -> Track:

@@ -9,9 +9,9 @@ from typing import Any
 import av
 
 from dataset_catalog.errors import DecodeError
+from dataset_catalog.tracks import Gop, Track
 from dataset_catalog.video import each_frame
 from ray_jobs.errors import MediaError
-from ray_jobs.media import Gop, Track
 from ray_jobs.picture_quality import Quality, QualityMeter
 from ray_jobs.thumbnail import Chooser
 

@@ -13,15 +13,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-QUARTER = 4
+from dataset_catalog.luma import QUARTER, Luma, luma_of
+
 LIMITED_BLACK, LIMITED_RANGE = 16, 219  # ITU-R BT.601: luma of black, and from black to white
 BLACK_LUMA, BLACK_AREA = 0.10, 0.98  # a picture is black where so much of it is that dark: FFmpeg's `blackdetect`
 FROZEN_NOISE = 0.001  # a picture repeats the last one where the mean difference is less: FFmpeg's `freezedetect`
 BLURRED_BELOW = 20.0  # of `sharpness`
-_PLANAR_8_BIT = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray")
 _JPEG_RANGE = 2  # libav's AVCOL_RANGE_JPEG: luma from 0 to 255
-
-Luma = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +70,6 @@ class QualityMeter:
         blurred = (sharp < BLURRED_BELOW).mean()
         means = (luma.mean(), black.mean(), frozen.mean(), blurred, sharp.mean(), moved)
         return Quality(*(float(mean) for mean in means))
-
-
-def luma_of(frame: Any) -> Luma:
-    """The luma of an `av.VideoFrame`, (height, width) uint8; a view of the frame where that is possible."""
-    if frame.format.name not in _PLANAR_8_BIT:
-        frame = frame.reformat(format="gray", threads=1)
-    plane = frame.planes[0]
-    lines = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-    return lines[: frame.height, : frame.width]
-
-
-def quarter_luma(frame: Any) -> Luma:
-    """Every fourth luma sample of every fourth line."""
-    return luma_of(frame)[::QUARTER, ::QUARTER]
 
 
 def is_black(luma: Luma, *, is_full: bool) -> bool:

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dataset_catalog.align import Series
 from ray_jobs.align_spec import Column
 from ray_jobs.errors import SpecError
 
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
 Messages = Sequence[tuple[int, Any]]  # (time, decoded), in any order
 _OBJECT_VECTORS = (("w", "x", "y", "z"), ("x", "y", "z"))
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """`t_ns` (n,) int64 ascending, `values` (n, size) float32. `names` of the elements, or None."""
-
-    t_ns: NDArray[np.int64]
-    values: NDArray[np.float32]
-    names: tuple[str, ...] | None
-
-    def within(self, start_ns: int, end_ns: int) -> Series:
-        a, b = np.searchsorted(self.t_ns, [start_ns, end_ns])
-        return Series(self.t_ns[a:b], self.values[a:b], self.names)
 
 
 class Readings:

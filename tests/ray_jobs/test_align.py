@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dataset_catalog.align import Frames, Series, rate_times, series_batch, statistics_batch, steps_batch
 from dataset_catalog.schema import SERIES
 from dataset_catalog.statistics import Statistics
 from ray_jobs import series as series_module
-from ray_jobs.align import Frames, rate_times, series_batch, statistics_batch, steps_batch
 from ray_jobs.align_spec import AlignSpec, Column
 from ray_jobs.episodes import Episode
 from ray_jobs.errors import SpecError
-from ray_jobs.series import Readings, Series, vector_at
+from ray_jobs.series import Readings, vector_at
 
 SPECS = Path(__file__).parents[2] / "ray_jobs" / "specs"
 FIELD = 'topic = "/q"\nfield = "p"\ntolerance_ms = 1'

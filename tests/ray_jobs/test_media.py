@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dataset_catalog.tracks import Packet, Track
 from edge.wire import MCAP_TYPE, MP4_TYPE
 from ray_jobs import h264
 from ray_jobs.errors import MediaError
-from ray_jobs.media import Packet, Track, read_track, to_ns
+from ray_jobs.media import read_track, to_ns
 from ray_jobs.picture_check import check_pictures
 
 T0 = 1_760_000_000_000_000_000

@@ -12,15 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from dataset_catalog.luma import luma_of, quarter_luma
 from ray_jobs.picture_quality import (
     BLURRED_BELOW,
     Luma,
     Quality,
     QualityMeter,
     is_black,
-    luma_of,
     mean_difference,
-    quarter_luma,
     sharpness,
 )
 

@@ -1,23 +1,77 @@
-"""Steps of one episode from its clock, series and frames. Pure array code on `dataset_catalog.sampling`."""
+"""Steps of one episode from its clock, series and frames. Pure array code on `sampling`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dataset_catalog.sampling import Sampled, nearest_index, sample
+from dataset_catalog.sampling import Policy, Sampled, nearest_index, sample
 from dataset_catalog.schema import STATISTICS
 from dataset_catalog.statistics import Statistics
-from ray_jobs.align_spec import AlignSpec
-from ray_jobs.episodes import Episode
-from ray_jobs.series import Series
 
 Times = NDArray[np.int64]
+
+
+class Episode(Protocol):
+    """What the rows of an episode say of it."""
+
+    @property
+    def episode_id(self) -> str: ...
+    @property
+    def robot_id(self) -> str: ...
+    @property
+    def recording_id(self) -> str: ...
+    @property
+    def start_ns(self) -> int: ...
+    @property
+    def end_ns(self) -> int: ...
+
+
+class Tolerant(Protocol):
+    """A camera: a frame may be so far from a step's time."""
+
+    @property
+    def tolerance_ns(self) -> int: ...
+
+
+class Column(Tolerant, Protocol):
+    """A column's policy, beside its tolerance."""
+
+    @property
+    def policy(self) -> Policy: ...
+
+
+class Spec(Protocol):
+    """What steps follow, and what each of them takes: `reference` is a camera, or None and `rate_hz` says how fast."""
+
+    @property
+    def reference(self) -> str | None: ...
+    @property
+    def rate_hz(self) -> float | None: ...
+    @property
+    def cameras(self) -> Mapping[str, Tolerant]: ...
+    @property
+    def columns(self) -> Mapping[str, Column]: ...
+    @property
+    def steps_schema(self) -> pa.Schema: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """`t_ns` (n,) int64 ascending, `values` (n, size) float32. `names` of the elements, or None."""
+
+    t_ns: NDArray[np.int64]
+    values: NDArray[np.float32]
+    names: tuple[str, ...] | None
+
+    def within(self, start_ns: int, end_ns: int) -> Series:
+        a, b = np.searchsorted(self.t_ns, [start_ns, end_ns])
+        return Series(self.t_ns[a:b], self.values[a:b], self.names)
 
 
 @dataclass
@@ -43,7 +97,7 @@ class Frames:
         return np.array(self.times, np.int64)
 
 
-def step_times(episode: Episode, spec: AlignSpec, frames: Mapping[str, Frames]) -> Times:
+def step_times(episode: Episode, spec: Spec, frames: Mapping[str, Frames]) -> Times:
     """The ticks of the reference clock in `[start_ns, end_ns)`."""
     if spec.reference is not None:
         times = frames[spec.reference].t_ns
@@ -61,7 +115,7 @@ def rate_times(start_ns: int, end_ns: int, *, rate_hz: float) -> Times:
 
 
 def steps_batch(
-    episode: Episode, spec: AlignSpec, series: Mapping[str, Series], frames: Mapping[str, Frames]
+    episode: Episode, spec: Spec, series: Mapping[str, Series], frames: Mapping[str, Frames]
 ) -> pa.RecordBatch:
     """The episode's rows of `steps`; what is out of tolerance is null."""
     at = step_times(episode, spec, frames)

@@ -12,10 +12,9 @@ import av
 import numpy as np
 from av.video.frame import PictureType
 
-from dataset_catalog.video import decode_gop
-from ray_jobs.media import Gop, Packet, Track
-from ray_jobs.picture_check import decode_one
-from ray_jobs.picture_quality import quarter_luma
+from dataset_catalog.luma import quarter_luma
+from dataset_catalog.tracks import Gop, Packet, Track
+from dataset_catalog.video import decode_gop, each_frame
 
 ORIGINAL = "original"
 H264_G10 = "h264-g10"
@@ -57,12 +56,15 @@ def can_copy(track: Track) -> bool:
 
 
 def encode(track: Track, gops: list[Gop], fidelity: Fidelity) -> list[Gop]:
-    """These GOPs of a track, decoded and encoded anew; every new frame is decoded again and measured."""
+    """These GOPs of a track, decoded and encoded anew; every new frame is decoded again and measured.
+
+    Raises `DecodeError` where one does not decode to as many sound frames as it has packets.
+    """
     times = [t_ns for gop in gops for t_ns in gop.frame_t_ns]
     lumas: list[Any] = []
     packets: list[Packet] = []
     encoder: Any = None
-    for frame in (frame for gop in gops for frame in decode_one(track, gop)):
+    for frame in (frame for gop in gops for frame in _frames(track, gop)):
         encoder = encoder or _encoder(frame)
         lumas.append(quarter_luma(frame).copy())
         frame = _as_420(frame, encoder)
@@ -76,6 +78,10 @@ def encode(track: Track, gops: list[Gop], fidelity: Fidelity) -> list[Gop]:
     fidelity.source_bytes += sum(gop.bytes for gop in gops)
     fidelity.bytes += sum(gop.bytes for gop in made)
     return made
+
+
+def _frames(track: Track, gop: Gop) -> Iterator[Any]:
+    return each_frame(track.codec, track.extradata, [packet.data for packet in gop.packets])
 
 
 def _decoded(gops: list[Gop]) -> Iterator[Any]:
