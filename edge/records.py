@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mcap.data_stream import RecordBuilder
 from mcap.opcode import Opcode
@@ -29,6 +30,20 @@ class Topic:
     schema_name: str = ""
     schema_encoding: str = ""
     schema_data: bytes = b""
+
+
+class Message(NamedTuple):
+    """One message: capture time in ns since the Unix epoch, a counter per topic from 0, the encoded bytes.
+
+    `publish_ns` is the recorder's steady time (see `edge/clock.py`), or what another recorder wrote; None: as `t_ns`.
+    A tuple, since jobs make millions of them.
+    """
+
+    topic: Topic
+    t_ns: int
+    sequence: int
+    data: bytes
+    publish_ns: int | None = None
 
 
 def message_record(channel: int, sequence: int, t_ns: int, publish_ns: int, data: bytes) -> bytes:

@@ -17,8 +17,8 @@ ALLOWED = {
     "dataset_catalog": set(),
     "ingest_serve": {"edge.wire", "edge.signing", "edge.segment", "edge.errors", "dataset_catalog"},
     "ray_jobs": {
-        "edge.wire", "edge.segment", "edge.errors", "dataset_catalog", "ingest_serve.raw_store", "ingest_serve.errors",
-        "ingest_serve.arrivals", "ingest_serve.pieces",
+        "edge.wire", "edge.segment", "edge.segment_reader", "edge.errors", "dataset_catalog", "ingest_serve.raw_store",
+        "ingest_serve.errors", "ingest_serve.arrivals", "ingest_serve.pieces",
     },
     "fleetfeed": set(OURS),
 }  # fmt: skip
