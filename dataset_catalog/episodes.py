@@ -28,12 +28,20 @@ _GOP_COLUMNS = ["episode_id", "camera", "rendition", "gop", "codec", "extradata"
 
 
 class Gop(NamedTuple):
-    """Where a GOP's packets are and how to decode them. `row` is its row id in `gops`."""
+    """Where a GOP's packets are and how to decode them: its row id in `gops`, and where that row lies in this version.
+
+    `track` says in words whose it is.
+    """
 
     row: int
+    address: int
+    track: str
     codec: str
     extradata: bytes
     packet_bytes: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"GOP row {self.row} ({self.track})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +62,18 @@ class Track:
     t_ns: NDArray[np.int64]
     starts: NDArray[np.int64]
     rows: NDArray[np.uint64]
+    addresses: NDArray[np.uint64]
     packet_bytes: NDArray[np.int32]
     codecs: tuple[tuple[str, bytes], ...]  # of each GOP; equal ones are one object
+    name: str = ""  # in words
 
     def frame(self, number: int) -> tuple[Gop, int]:
         """The GOP of frame `number`, and which of its frames it is."""
         g = int(np.searchsorted(self.starts, number, side="right")) - 1
         a, b = self.starts[g : g + 2].tolist()
-        return Gop(int(self.rows[g]), *self.codecs[g], tuple(self.packet_bytes[a:b].tolist())), number - a
+        codec, extradata = self.codecs[g]
+        sizes = tuple(self.packet_bytes[a:b].tolist())
+        return Gop(int(self.rows[g]), int(self.addresses[g]), self.name, codec, extradata, sizes), number - a
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +91,7 @@ class Episode:
     @property
     def nbytes(self) -> int:
         series = sum(s.t_ns.nbytes + s.values.nbytes for s in self.series.values())
-        tracks = sum(t.t_ns.nbytes + t.packet_bytes.nbytes + 24 * len(t.rows) for t in self.tracks.values())
+        tracks = sum(t.t_ns.nbytes + t.packet_bytes.nbytes + 32 * len(t.rows) for t in self.tracks.values())
         return self.t_ns.nbytes + series + tracks
 
 
@@ -183,7 +195,9 @@ class EpisodeReader:
         }
 
     def _scan(self, table: str, columns: list[str], rows: str) -> pa.Table:
-        return self._dataset.table(table).to_table(columns=columns, filter=rows, with_row_id=table == "gops")
+        is_gops = table == "gops"
+        options = {"with_row_id": is_gops, "with_row_address": is_gops}
+        return self._dataset.table(table).to_table(columns=columns, filter=rows, **options)
 
 
 def _by(table: pa.Table, *keys: str, order: str) -> Iterator[tuple[tuple[str, ...], pa.Table]]:
@@ -225,6 +239,8 @@ def _to_track(name: str, rows: pa.Table) -> Track:
         times,
         np.concatenate([[0], np.cumsum(frames.value_lengths().to_numpy())]).astype(np.int64),
         rows["_rowid"].to_numpy().copy(),
+        rows["_rowaddr"].to_numpy().copy(),
         packets.flatten().to_numpy().copy(),
         tuple(interned.setdefault(pair, pair) for pair in pairs),
+        name,
     )

@@ -10,6 +10,7 @@ smaller, bilinear where they grow. Crop and letterbox keep the picture's proport
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -40,6 +41,21 @@ def place(image: NDArray[np.uint8], target: Size) -> NDArray[np.uint8]:
     out = np.zeros((*target, image.shape[2]), np.uint8)
     out[tuple(_middle(want, have) for have, want in zip(cut.shape[:2], target, strict=True))] = cut
     return out
+
+
+def paste(planes: Sequence[NDArray[np.uint8]], out: NDArray[np.uint8]) -> None:
+    """The middle of each plane (h, w) into `out` (3, H, W), as `place` does it; what is around it becomes black."""
+    source, target = planes[0].shape, out.shape[1:]
+    if source == target:
+        for channel, plane in zip(out, planes, strict=True):
+            channel[:] = plane
+        return
+    inner = tuple(_middle(have, want) for have, want in zip(source, target, strict=True))
+    outer = tuple(_middle(want, have) for have, want in zip(source, target, strict=True))
+    if source[0] < target[0] or source[1] < target[1]:
+        out[:] = 0
+    for channel, plane in zip(out, planes, strict=True):
+        channel[outer] = plane[inner]
 
 
 def _share(length: int, part: int, whole: int) -> int:

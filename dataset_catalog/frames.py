@@ -3,80 +3,171 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, defaultdict
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dataset_catalog.decoders import JPEG, Coded, Decoder, Jpeg, PyAV, is_ordered
 from dataset_catalog.episodes import Gop
-from dataset_catalog.errors import DecodeError
-from dataset_catalog.fit import Fit, Size
-from dataset_catalog.video import decode_gop, to_rgb
+from dataset_catalog.errors import DecodeError, WindowError
+from dataset_catalog.fit import Fit, Size, paste
+from dataset_catalog.gop_bytes import GopBytes, Range
+from dataset_catalog.video import Planes
 
 Frame = tuple[Gop, int]  # the k-th of a GOP, in presentation order
-Image = NDArray[np.uint8]  # (height, width, 3) RGB
+Image = NDArray[np.uint8]  # (3, height, width), a part of a batch
+
+
+class Places:
+    """Where frames are to be written: GOP by GOP, each frame to one place or several."""
+
+    def __init__(self) -> None:
+        self.gops: dict[int, tuple[Gop, dict[int, list[Image]]]] = {}
+
+    def canvas(self, frames: Sequence[Sequence[Frame | None]], size: Size) -> NDArray[np.uint8]:
+        """(B, K, 3, H, W) for frames by [window][offset], yet to be written; black where there is none."""
+        out = np.empty((len(frames), len(frames[0]), 3, *size), np.uint8)
+        for images, row in zip(out, frames, strict=True):
+            for image, frame in zip(images, row, strict=True):
+                if frame is None:
+                    image[:] = 0
+                else:
+                    self.add(frame, image)
+        return out
+
+    def add(self, frame: Frame, out: Image) -> None:
+        gop, k = frame
+        _, frames = self.gops.setdefault(gop.row, (gop, {}))
+        frames.setdefault(k, []).append(out)
 
 
 class FrameReader:
     """Decodes frames at one size and keeps the most recently used, up to `max_bytes`. Serves any number of threads.
 
-    gops  the table `gops`, a LanceDataset
     size  (height, width); None leaves frames as they are
     fit   how a frame of other proportions becomes one of that size
     """
 
-    def __init__(self, gops: Any, *, size: Size | None, max_bytes: int, fit: Fit = "stretch") -> None:
-        self._gops, self._size, self._fit, self._max_bytes = gops, size, fit, max_bytes
-        self._kept: OrderedDict[tuple[int, int], Image] = OrderedDict()
-        self._bytes = 0
+    def __init__(
+        self,
+        packets: GopBytes,
+        *,
+        size: Size | None,
+        max_bytes: int,
+        fit: Fit = "stretch",
+        decoder: Decoder | None = None,
+    ) -> None:
+        self._packets, self._size, self._fit = packets, size, fit
+        self._decoder: Decoder = decoder or PyAV()
+        self._jpeg = Jpeg()
+        self._kept = _Kept(max_bytes)
+
+    def fill(self, places: Places, *, pool: Executor | None = None) -> None:
+        """Write each frame to its places; `pool` decodes several GOPs at a time.
+
+        Raises `DecodeError` or `StorageError`, naming the row, and `WindowError` for a place of another size.
+        """
+        visits = [visit for gop, frames in self._missing(places) for visit in _visits(gop, frames)]
+        while visits:  # a second time for GOPs whose prefix was not enough
+            payloads = self._packets.read([visit.range for visit in visits])
+            again = (pool.map if pool else map)(self._visit, visits, payloads)
+            visits = [visit for visit in again if visit]
+
+    def _missing(self, places: Places) -> Iterator[tuple[Gop, dict[int, list[Image]]]]:
+        """What is not kept; the rest is written."""
+        for gop, frames in places.gops.values():
+            kept = {k: self._kept.get((gop.row, k)) for k in frames}
+            for k, planes in kept.items():
+                if planes:
+                    self._write(gop, planes, frames[k])
+            if missing := {k: frames[k] for k, planes in kept.items() if planes is None}:
+                yield gop, missing
+
+    def _visit(self, visit: _Visit, payload: bytes) -> _Visit | None:
+        """Decode; or give back what is to be read instead."""
+        gop = visit.gop
+        coded = Coded(gop.codec, gop.extradata, visit.cut(payload))
+        if visit.is_prefix and not is_ordered(coded):
+            return visit._replace(last=len(gop.packet_bytes))
+        decoder = self._jpeg if gop.codec == JPEG else self._decoder
+        try:
+            wanted = [k - visit.first for k in visit.frames]
+            for index, planes in decoder.pictures(coded, wanted, size=self._size, fit=self._fit):
+                k = index + visit.first
+                self._write(gop, planes, visit.frames[k])
+                self._kept.add((gop.row, k), planes)
+        except DecodeError as error:
+            raise DecodeError(f"{gop}: {error}") from error
+        return None
+
+    def _write(self, gop: Gop, planes: Planes, outs: Sequence[Image]) -> None:
+        for out in outs:
+            if self._size is None and planes[0].shape != out.shape[1:]:
+                sizes = f"{out.shape[1:]} and {planes[0].shape}"
+                raise WindowError(f"{gop} has frames of another size ({sizes}, high and wide): give an image_size")
+            paste(planes, out)
+
+
+class _Visit(NamedTuple):
+    """What is decoded in one go: the packets `[first, last)` of a GOP, and where its frames go, by number."""
+
+    gop: Gop
+    first: int
+    last: int
+    frames: dict[int, list[Image]]
+
+    @property
+    def is_prefix(self) -> bool:
+        return self.last < len(self.gop.packet_bytes)
+
+    @property
+    def range(self) -> Range:
+        sizes = self.gop.packet_bytes
+        return Range(self.gop, sum(sizes[: self.first]), sum(sizes[self.first : self.last]))
+
+    def cut(self, payload: bytes) -> list[bytes]:
+        """The packets."""
+        packets, at = [], 0
+        for length in self.gop.packet_bytes[self.first : self.last]:
+            packets.append(payload[at : at + length])
+            at += length
+        return packets
+
+
+def _visits(gop: Gop, frames: dict[int, list[Image]]) -> list[_Visit]:
+    """One, from the keyframe to the last frame that is wanted; of JPEGs one for each."""
+    if gop.codec == JPEG:
+        return [_Visit(gop, k, k + 1, {k: outs}) for k, outs in frames.items()]
+    return [_Visit(gop, 0, max(frames) + 1, frames)]
+
+
+class _Kept:
+    """Planes by (row of the GOP, k), the most recently used ones."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes, self._bytes = max_bytes, 0
+        self._planes: OrderedDict[tuple[int, int], Planes] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, frames: Iterable[Frame], *, pool: Executor | None = None) -> dict[tuple[int, int], Image]:
-        """(row id of the GOP, k) → pixels. Raises `DecodeError`; `pool` decodes several GOPs at a time."""
-        found: dict[tuple[int, int], Image] = {}
-        missing: dict[Gop, set[int]] = defaultdict(set)
+    def get(self, key: tuple[int, int]) -> Planes | None:
         with self._lock:
-            for gop, k in frames:
-                kept = self._kept.get((gop.row, k))
-                if kept is None:
-                    missing[gop].add(k)
-                else:
-                    found[gop.row, k] = kept
-                    self._kept.move_to_end((gop.row, k))
-        found.update(self._decode(missing, pool))
-        return found
+            planes = self._planes.get(key)
+            if planes:
+                self._planes.move_to_end(key)
+            return planes
 
-    def _decode(self, wanted: dict[Gop, set[int]], pool: Executor | None) -> dict[tuple[int, int], Image]:
-        if not wanted:
-            return {}
-        blobs = self._gops.read_blobs("payload", ids=[gop.row for gop in wanted], preserve_order=True)
-        jobs = [
-            (gop, blob, ks, self._size, self._fit) for (gop, ks), (_, blob) in zip(wanted.items(), blobs, strict=True)
-        ]
-        decoded: dict[tuple[int, int], Image] = {}
-        for frames in (pool.map if pool else map)(_decode_some, jobs):
-            decoded.update(frames)
-        self._keep(decoded)
-        return decoded
-
-    def _keep(self, decoded: dict[tuple[int, int], Image]) -> None:
+    def add(self, key: tuple[int, int], planes: Planes) -> None:
         with self._lock:
-            for key, image in decoded.items():
-                if key not in self._kept:
-                    self._kept[key] = image
-                    self._bytes += image.nbytes
+            if key not in self._planes:
+                self._planes[key] = planes
+                self._bytes += _nbytes(planes)
             while self._bytes > self._max_bytes:
-                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+                self._bytes -= _nbytes(self._planes.popitem(last=False)[1])
 
 
-def _decode_some(job: tuple[Gop, bytes | None, set[int], Size | None, Fit]) -> dict[tuple[int, int], Image]:
-    gop, payload, ks, size, fit = job
-    ends = np.cumsum(gop.packet_bytes).tolist()
-    if payload is None or len(payload) != ends[-1]:
-        raise DecodeError(f"GOP row {gop.row} holds {len(payload or b'')} bytes of video, its packets {ends[-1]}")
-    packets = [payload[end - length : end] for length, end in zip(gop.packet_bytes, ends, strict=True)]
-    frames = decode_gop(gop.codec, gop.extradata, packets, upto=max(ks) + 1)
-    return {(gop.row, k): to_rgb(frames[k], size, fit) for k in ks}
+def _nbytes(planes: Planes) -> int:
+    return sum(plane.nbytes for plane in planes)

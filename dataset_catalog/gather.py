@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset_catalog.episodes import Episode, EpisodeReader
-from dataset_catalog.errors import NotFound, WindowError
+from dataset_catalog.errors import NotFound
 from dataset_catalog.frames import Frame
 from dataset_catalog.sampling import nearest_index, sample
 from dataset_catalog.spec import CameraWindow, ColumnWindow, Offsets, WindowSpec
-from dataset_catalog.video import split_planes
 
 Place = tuple[str, int]  # episode id, step
 
@@ -87,19 +86,6 @@ def find_frames(window: CameraWindow, visits: Sequence[Visit], count: int) -> Si
         out.age_ns[visit.rows] = age
         for row, numbers in zip(visit.rows.tolist(), frame.tolist(), strict=True):
             out.frames[row] = [track.frame(number) for number in numbers]
-    return out
-
-
-def stack(name: str, images: Sequence[Sequence[NDArray[np.uint8] | None]], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(B, K, 3, H, W) from [window][offset]; black where there is none. `WindowError` if the sizes differ."""
-    out = np.zeros((len(images), len(images[0]), 3, *size), np.uint8)
-    for row, row_images in enumerate(images):
-        for k, image in enumerate(row_images):
-            if image is None:
-                continue
-            if image.shape[:2] != size:
-                raise WindowError(f"{name} has frames of {size} and {image.shape[:2]} (high, wide): give an image_size")
-            split_planes(image, out[row, k])
     return out
 
 

@@ -47,6 +47,41 @@ def decoder_configuration(codec: str, sets: tuple[bytes, ...]) -> bytes:
         raise DecodeError(f"a {codec} parameter set is cut off") from error
 
 
+def leading_sets(access_unit: bytes) -> tuple[bytes, ...]:
+    """The H.264 parameter sets before the first slice of an Annex B access unit, as they stand there."""
+    found = []
+    start = access_unit.find(b"\0\0\1")
+    while start >= 0 and start + 3 < len(access_unit) and access_unit[start + 3] & 31 not in (1, 5):
+        following = access_unit.find(b"\0\0\1", start + 3)
+        if access_unit[start + 3] & 31 in _SETS["h264"]:
+            found.append(access_unit[start + 3 : following if following >= 0 else None])
+        start = following
+    return tuple(found)
+
+
+def shows_as_coded(sets: tuple[bytes, ...]) -> bool:
+    """Whether H.264 parameter sets say that pictures are shown in the order in which they are coded (7.4.2.1.1:
+    `pic_order_cnt_type` 2). False also where that cannot be told."""
+    sequences = [unit for unit in sets if _kind("h264", unit) == _SETS["h264"][0]]
+    try:
+        return bool(sequences) and all(_order_count_type(unit) == 2 for unit in sequences)
+    except IndexError:
+        return False
+
+
+def _order_count_type(sps: bytes) -> int:
+    """-1 behind a scaling matrix, which is not read."""
+    bits = _Bits(sps[4:])
+    bits.ue()
+    if sps[1] in _CHROMA_PROFILES:
+        bits.take(bits.ue() == 3)
+        bits.ue(), bits.ue(), bits.take(1)
+        if bits.take(1):
+            return -1
+    bits.ue()
+    return bits.ue()
+
+
 def _kind(codec: str, unit: bytes) -> int:
     return unit[0] & 31 if codec == "h264" else unit[0] >> 1 & 63
 

@@ -61,3 +61,19 @@ class StorageSettings(TableSettings):
     region: str = Field("us-east-1", description="S3 region.")
     access_key_id: str | None = Field(None, description="S3 key id; unset means AWS's own chain (role, profile).")
     secret_access_key: SecretStr | None = Field(None, description="S3 secret key.")
+
+
+class FeedSettings(TableSettings):
+    """Read from `FLEETFEED_FEED_*` and the table `[feed]`."""
+
+    model_config = SettingsConfigDict(env_prefix="FLEETFEED_FEED_")
+    table: ClassVar[str] = "feed"
+
+    cache_dir: Path | None = Field(
+        None,
+        description="Where a training node keeps video that it has fetched from S3, for all its processes; unset: "
+        "`$XDG_CACHE_HOME/fleetfeed`, else `~/.cache/fleetfeed`.",
+    )
+    cache_bytes: int = Field(
+        20 << 30, ge=0, description="How much of it, at most; the oldest goes first. 0: nothing is kept."
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import av
@@ -28,6 +28,7 @@ class _ThreadLocal(threading.local):
 
 
 _own = _ThreadLocal()
+Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]  # red, green and blue, (height, width) each
 
 
 def decode_gop(
@@ -45,7 +46,7 @@ def decode_gop(
     if upto is None:
         return list(each_frame(codec, extradata, packets))
     frames: list[av.VideoFrame] = []
-    for frame in _decode(codec, extradata, packets):
+    for frame in _decode(open_codec(codec, extradata), codec, packets):
         frames.append(frame)
         if len(frames) >= upto:
             break
@@ -60,7 +61,7 @@ def each_frame(codec: str, extradata: bytes | None, packets: list[bytes]) -> Ite
     again, which the processor still has in its cache.
     """
     found, corrupt = 0, []
-    for frame in _decode(codec, extradata, packets):
+    for frame in _decode(open_codec(codec, extradata), codec, packets):
         if frame.is_corrupt:
             corrupt.append(found)
         found += 1
@@ -68,14 +69,46 @@ def each_frame(codec: str, extradata: bytes | None, packets: list[bytes]) -> Ite
     _check(codec, packets, found, len(packets), corrupt)
 
 
+def decode_with(context: Any, codec: str, packets: Sequence[bytes], *, upto: int) -> Iterator[av.VideoFrame]:
+    """The first `upto` frames of a GOP, one by one, by a decoder that knows nothing or was flushed.
+
+    Raises `DecodeError` for a packet that does not decode, instead of a corrupt frame, and for frames that lack.
+    """
+    found = 0
+    for frame in _decode(context, codec, packets):
+        if frame.is_corrupt:
+            raise DecodeError(f"{codec} marks frame {found} of {len(packets)} packets as corrupt")
+        yield frame
+        found += 1
+        if found == upto:
+            return
+    _check(codec, packets, found, upto, [])
+
+
+def to_planes(frame: av.VideoFrame, size: Size | None = None, fit: Fit = "stretch") -> Planes:
+    """A frame's red, green and blue, scaled as `fit` says for `size` (height, width); colour and scale in one pass.
+
+    Planes cost half of what interleaved pixels do, which then had to be parted again. Where nothing is scaled both are
+    the same to the bit; where it is, planes keep the colour's full resolution.
+    """
+    height, width = scaled((frame.height, frame.width), size, fit) if size else (frame.height, frame.width)
+    planar = _own.reformatter.reformat(
+        frame, width=width, height=height, format="gbrp", interpolation="AREA", threads=1
+    )  # threads=0, the default, costs more CPU than the conversion
+    green, blue, red = (_pixels(plane) for plane in planar.planes)
+    return red, green, blue
+
+
 def to_rgb(frame: av.VideoFrame, size: Size | None = None, fit: Fit = "stretch") -> NDArray[np.uint8]:
     """A frame as (height, width, 3) uint8 RGB, scaled by area in the same pass and made `size` (height, width)."""
-    source = frame.height, frame.width
-    height, width = scaled(source, size, fit) if size else source
-    rgb = _own.reformatter.reformat(
-        frame, width=width, height=height, format="rgb24", interpolation="AREA", threads=1
-    )  # threads=0, the default, costs more CPU than the conversion
-    return place(cast("NDArray[np.uint8]", rgb.to_ndarray()), size or source)
+    image = cast("NDArray[np.uint8]", cv2.merge(to_planes(frame, size, fit)))
+    return place(image, size or image.shape[:2])
+
+
+def _pixels(plane: Any) -> NDArray[np.uint8]:
+    """A plane's bytes in place; a line may be longer than the picture is wide."""
+    lines = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+    return lines[:, : plane.width]
 
 
 def split_planes(rgb: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
@@ -83,9 +116,9 @@ def split_planes(rgb: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
     cv2.split(rgb, list(out))
 
 
-def _open_codec(codec: str, extradata: bytes | None) -> Any:
-    """A fresh decoder for each GOP. A kept one saves 60 to 100 µs, but it remembers parameter sets and reordering:
-    what a GOP decodes to would depend on the one before."""
+def open_codec(codec: str, extradata: bytes | None) -> Any:
+    """A fresh decoder, for one GOP. A kept one saves 60 to 100 µs, but it remembers parameter sets and reordering: what
+    a GOP decodes to could depend on the one before. `decoders.PyAV` says which may be kept."""
     try:
         context: Any = av.CodecContext.create(_DECODERS.get(codec, codec), "r")
     except (av.error.FFmpegError, ValueError) as error:
@@ -96,8 +129,7 @@ def _open_codec(codec: str, extradata: bytes | None) -> Any:
     return context
 
 
-def _decode(codec: str, extradata: bytes | None, packets: list[bytes]) -> Iterator[av.VideoFrame]:
-    context = _open_codec(codec, extradata)
+def _decode(context: Any, codec: str, packets: Sequence[bytes]) -> Iterator[av.VideoFrame]:
     for data in (*packets, None):  # at the end, a decoder that reorders still holds some
         try:
             frames = context.decode(None if data is None else _packet(data))
@@ -107,7 +139,7 @@ def _decode(codec: str, extradata: bytes | None, packets: list[bytes]) -> Iterat
             yield frames.pop(0)
 
 
-def _check(codec: str, packets: list[bytes], found: int, wanted: int, corrupt: list[int]) -> None:
+def _check(codec: str, packets: Sequence[bytes], found: int, wanted: int, corrupt: list[int]) -> None:
     if found != wanted:
         raise DecodeError(f"{codec} gave {found} frames from {len(packets)} packets, expected {wanted}")
     if corrupt:

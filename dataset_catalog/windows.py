@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from dataset_catalog import layout
 from dataset_catalog.block_order import BlockShuffled
 from dataset_catalog.episodes import EpisodeReader
-from dataset_catalog.frames import FrameReader
-from dataset_catalog.gather import Place, Visit, find_frames, gather_columns, stack, visits
+from dataset_catalog.frames import FrameReader, Places
+from dataset_catalog.gather import Place, Visit, find_frames, gather_columns, visits
+from dataset_catalog.gop_bytes import open_packets
 from dataset_catalog.names import rename
 from dataset_catalog.normalize import Normalizer
 from dataset_catalog.options import LoaderKeywords, LoaderOptions, Shuffling
@@ -198,8 +199,8 @@ class Windows:
     def _frames(self) -> dict[Fit, FrameReader]:
         """One reader for all cameras whose pictures are fitted alike: they are read at once."""
         fits = {camera.fit for camera in self.spec.cameras}
-        gops, size = self.dataset.table("gops"), self.spec.image_size
-        return {fit: FrameReader(gops, size=size, fit=fit, max_bytes=self.frame_bytes // len(fits)) for fit in fits}
+        packets, size = open_packets(self.dataset.table("gops"), uri=self.dataset.uri), self.spec.image_size
+        return {fit: FrameReader(packets, size=size, fit=fit, max_bytes=self.frame_bytes // len(fits)) for fit in fits}
 
     def _columns(self, visited: list[Visit], count: int) -> Batch:
         batch: Batch = {}
@@ -212,15 +213,13 @@ class Windows:
 
     def _images(self, visited: list[Visit], count: int, pool: Executor | None) -> Batch:
         sights = {camera: find_frames(camera, visited, count) for camera in self.spec.cameras}
-        pixels: dict[tuple[int, int], NDArray[np.uint8]] = {}
-        for fit in {camera.fit for camera in sights}:
-            alike = [sight.frames for camera, sight in sights.items() if camera.fit == fit]
-            pixels |= self._frames[fit].read([f for frames in alike for row in frames for f in row if f], pool=pool)
+        places = {fit: Places() for fit in self._frames}
         batch: Batch = {}
         for camera, (frames, valid, age_ns) in sights.items():
-            images = [[pixels[frame[0].row, frame[1]] if frame else None for frame in row] for row in frames]
-            batch[camera.name] = stack(camera.name, images, camera.size)
+            batch[camera.name] = places[camera.fit].canvas(frames, camera.size)
             batch[f"{camera.name}_mask"], batch[f"{camera.name}_age_ns"] = valid, age_ns
+        for fit, reader in self._frames.items():
+            reader.fill(places[fit], pool=pool)
         return batch
 
     def _about(self, visited: list[Visit], places: Sequence[Place]) -> Batch:

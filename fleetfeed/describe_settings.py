@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
-from dataset_catalog.settings import StorageSettings
+from dataset_catalog.settings import FeedSettings, StorageSettings
 from edge.settings import EdgeSettings
 from fleetfeed.settings import StackSettings
 from ingest_serve.read_settings import ReadSettings
@@ -21,6 +21,7 @@ SECTIONS: tuple[tuple[str, str, type[BaseSettings]], ...] = (
     ("ingest", "The ingest service", IngestSettings),
     ("reads", "What researchers read over HTTP", ReadSettings),
     ("jobs", "Jobs", JobsSettings),
+    ("feed", "Training nodes", FeedSettings),
     ("stack", "The embedded stack", StackSettings),
 )
 HEAD = """# Settings

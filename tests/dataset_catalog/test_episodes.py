@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
 from dataset_catalog.episodes import EpisodeReader
-from dataset_catalog.errors import DecodeError, NotFound, WindowError
-from dataset_catalog.frames import FrameReader
-from dataset_catalog.video import decode_gop
+from dataset_catalog.errors import NotFound, WindowError
 
 ALL = ["e0", "e1", "e2", "e3", "e4"]
 
@@ -68,40 +65,3 @@ def test_tables_that_contradict_each_other_are_named(lake: Any) -> None:
         wrong.get(["e0"])
     with pytest.raises(NotFound, match="no episode 'e9'"):
         wrong.get(["e9"])
-
-
-@pytest.mark.parametrize("max_bytes", [0, 10_000, 2**30])
-@pytest.mark.parametrize("threads", [0, 3])
-def test_frames_are_the_same_kept_or_decoded_again(lake: Any, max_bytes: int, threads: int) -> None:
-    track = reader(lake).get(["e3"])["e3"].tracks["head"]
-    frames = FrameReader(lake.catalog.dataset("pick").table("gops"), size=None, max_bytes=max_bytes)
-    pool = ThreadPoolExecutor(threads) if threads else None
-    for numbers in ([40, 3, 3, 12], [0, 55], [3, 40]):
-        wanted = [track.frame(number) for number in numbers]
-        pixels = frames.read(wanted, pool=pool)
-        for number, (gop, k) in zip(numbers, wanted, strict=True):
-            assert (pixels[gop.row, k] == lake.episodes["e3"].small[number][1]).all()
-        assert frames._bytes == sum(image.nbytes for image in frames._kept.values()) <= max_bytes
-
-
-def test_a_gop_is_decoded_once_for_a_batch_and_only_as_far_as_needed(lake: Any, monkeypatch: Any) -> None:
-    depths: list[int | None] = []
-
-    def counted(*arguments: Any, upto: int | None = None) -> Any:
-        depths.append(upto)
-        return decode_gop(*arguments, upto=upto)
-
-    monkeypatch.setattr("dataset_catalog.frames.decode_gop", counted)
-    windows = lake.catalog.dataset("pick").windows({"head": [-0.05, 0.0]})
-    windows.at([("e0", 3), ("e0", 7), ("e0", 5), ("e2", 0)])  # 40 ms a step, 50 ms a frame
-    assert sorted(depths) == [1, 7]
-    windows.at([("e0", 7), ("e2", 0)])
-    assert len(depths) == 2
-
-
-def test_a_payload_that_its_packets_do_not_fill_is_refused(lake: Any) -> None:
-    gop, k = reader(lake).get(["e0"])["e0"].tracks["head"].frame(0)
-    frames = FrameReader(lake.catalog.dataset("pick").table("gops"), size=None, max_bytes=0)
-    longer = gop._replace(packet_bytes=(*gop.packet_bytes, 9))
-    with pytest.raises(DecodeError, match=f"GOP row {gop.row} holds .* bytes of video, its packets"):
-        frames.read([(longer, k)])

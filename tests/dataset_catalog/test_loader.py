@@ -168,7 +168,7 @@ def test_an_error_while_making_a_batch_reaches_the_loop(windows: Windows, monkey
     def broken(*_: Any, **__: Any) -> Any:
         raise DecodeError("h264 gave 3 frames from 10 packets, expected 4")
 
-    monkeypatch.setattr("dataset_catalog.frames.decode_gop", broken)
+    monkeypatch.setattr("dataset_catalog.decoders.decode_with", broken)
     fresh = Windows(windows.dataset, windows.spec, frame_bytes=0)
     with pytest.raises(DecodeError, match="gave 3 frames"):
         list(fresh.loader(4))
