@@ -9,6 +9,7 @@ CatalogError
 ├── CommitLost       another writer got in between; nothing was published
 ├── RowsLost         other rows came back than work was given out for; nothing was published
 ├── PinError         a pinned set that is none, or that cannot be had again as it was
+├── FormatError      files to bring in that are not what their format says, or data that a format cannot hold
 ├── QueryError       a filter or an SQL statement that cannot be run
 ├── WindowError      a window spec that does not fit the dataset
 ├── DecodeError      stored video that does not decode to the frames it should hold
@@ -17,6 +18,7 @@ CatalogError
 │   ├── ClipTooLong      more time or bytes than a clip may have
 │   ├── CodecChanged     the encoding changes inside
 │   └── Overlapping      two segments hold the same time
+├── WorkerError      worker processes that cannot start, or ended before they gave anything
 └── ResumeError      a saved state that belongs to another feed
 """
 
@@ -55,6 +57,10 @@ class RowsLost(CatalogError):
 
 class PinError(CatalogError, ValueError):
     """A pinned set that is none, or that cannot be had again as it was."""
+
+
+class FormatError(CatalogError):
+    """Files to bring in that are not what their format says, or data that a format cannot hold."""
 
 
 class QueryError(CatalogError, ValueError):
@@ -97,6 +103,10 @@ class Overlapping(ClipError):
         advice = "name the recording" if one != other else "capture times go back there, take the raw segments"
         super().__init__(f"recordings {one} and {other} both hold video of {at_ns} ns: {advice}")
         self.at_ns, self.recordings = at_ns, recordings
+
+
+class WorkerError(CatalogError, RuntimeError):
+    """Worker processes that cannot start, or ended before they gave anything."""
 
 
 class ResumeError(CatalogError, ValueError):

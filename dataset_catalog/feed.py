@@ -7,34 +7,49 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from dataset_catalog.windows import Batch, Windows
+from dataset_catalog.errors import WorkerError
+from dataset_catalog.order import Ints
+from dataset_catalog.samples import Samples
+from dataset_catalog.worker_checks import check_can_travel, check_guard
 
-Numbers = NDArray[np.int64]  # the windows of one batch
+Batch = dict[str, Any]
 
 
-def feed_by_threads(windows: Windows, jobs: Iterable[Numbers], *, prefetch: int) -> Generator[Batch, None, None]:
-    """Batches of tensors, `prefetch` of them in the making, their GOPs decoded on every CPU that we may use.
+class Job(NamedTuple):
+    """A batch to make: the windows' numbers (m,), what each one's randomness starts from (m,), and where there is
+    padding, what each counts (m,)."""
+
+    windows: Ints
+    seeds: NDArray[np.uint64]
+    weight: NDArray[np.float32] | None = None
+
+
+def feed_by_threads(
+    samples: Samples, jobs: Iterable[Job], *, prefetch: int, threads: int | None = None
+) -> Generator[Batch, None, None]:
+    """Batches of tensors, `prefetch` of them in the making, their GOPs decoded by `threads` threads: as many as we have
+    CPUs, if nothing is said.
 
     libav and Lance work without the interpreter lock; what holds it is a few percent of a batch of pictures.
     """
     waiting = iter(jobs)
-    with ThreadPoolExecutor(_cpus()) as decoders, ThreadPoolExecutor(prefetch) as makers:
+    with ThreadPoolExecutor(threads or _cpus()) as decoders, ThreadPoolExecutor(prefetch) as makers:
 
-        def start(numbers: Numbers) -> Future[Batch]:
-            return makers.submit(lambda: to_tensors(windows.batch(numbers, pool=decoders)))
+        def start(job: Job) -> Future[Batch]:
+            return makers.submit(lambda: make(samples, job, pool=decoders))
 
-        ahead = deque(start(numbers) for numbers in islice(waiting, prefetch))
+        ahead = deque(start(job) for job in islice(waiting, prefetch))
         try:
             while ahead:
                 batch = ahead.popleft().result()
-                ahead.extend(start(numbers) for numbers in islice(waiting, 1))
+                ahead.extend(start(job) for job in islice(waiting, 1))
                 yield batch
         finally:
             for future in ahead:
@@ -44,27 +59,46 @@ def feed_by_threads(windows: Windows, jobs: Iterable[Numbers], *, prefetch: int)
 class WorkerFeed:
     """Batches of tensors from `workers` processes. They start at the first iteration and stay for the next ones.
 
-    They are started by forkserver: Lance has threads, which a fork would not survive. As always with it, a script
-    keeps what it does under `if __name__ == "__main__"`.
+    Raises `WorkerError` where they could not start: for what does not pickle, for what a notebook defines, and for a
+    script without `if __name__ == "__main__":`.
     """
 
-    def __init__(self, windows: Windows, *, workers: int, prefetch: int) -> None:
+    def __init__(self, samples: Samples, *, workers: int, prefetch: int, start_method: str) -> None:
+        check_can_travel(samples)
         self._jobs = _Jobs()
+        self._has_begun = False
         self._loader: DataLoader[Batch] = DataLoader(
-            _Worker(windows),
+            _Worker(samples),
             batch_size=None,
             sampler=self._jobs,
             num_workers=workers,
             prefetch_factor=prefetch,
             persistent_workers=True,
-            multiprocessing_context="forkserver",
+            multiprocessing_context=start_method,
             collate_fn=_as_it_is,
             generator=torch.Generator(),  # else each epoch takes a number from the training run's own
         )
 
-    def feed(self, jobs: Iterable[Numbers]) -> Generator[Batch, None, None]:
+    def feed(self, jobs: Iterable[Job]) -> Generator[Batch, None, None]:
+        if not self._has_begun:
+            check_guard()
         self._jobs.now = jobs
-        yield from self._loader
+        try:
+            for batch in self._loader:
+                self._has_begun = True
+                yield batch
+        except (RuntimeError, BrokenPipeError) as error:  # what DataLoader raises for a worker that is gone
+            if self._has_begun or not (isinstance(error, BrokenPipeError) or "exited unexpectedly" in str(error)):
+                raise
+            raise WorkerError(
+                "a worker process ended before its first batch; what it wrote to standard error says why"
+            ) from error
+
+
+def make(samples: Samples, job: Job, *, pool: ThreadPoolExecutor | None = None) -> Batch:
+    """One batch of tensors."""
+    batch = samples.batch(job.windows, seeds=job.seeds, pool=pool)
+    return to_tensors(batch if job.weight is None else batch | {"weight": job.weight})
 
 
 def to_tensors(batch: Batch) -> Batch:
@@ -72,25 +106,25 @@ def to_tensors(batch: Batch) -> Batch:
     return {name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in batch.items()}
 
 
-class _Jobs(Sampler[Numbers]):
+class _Jobs(Sampler[Job]):
     """What DataLoader takes for a sampler: the batches to make, set before each iteration."""
 
     def __init__(self) -> None:
-        self.now: Iterable[Numbers] = ()
+        self.now: Iterable[Job] = ()
 
-    def __iter__(self) -> Iterator[Numbers]:
+    def __iter__(self) -> Iterator[Job]:
         return iter(self.now)
 
 
 class _Worker(Dataset[Batch]):
     """A worker's own handle on the dataset; it pickles as the address, so each process opens the tables itself."""
 
-    def __init__(self, windows: Windows) -> None:
-        self._windows = windows
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
 
-    def __getitem__(self, numbers: Any) -> Batch:
-        self._windows.warm()
-        return to_tensors(self._windows.batch(numbers))
+    def __getitem__(self, job: Any) -> Batch:
+        self._samples.warm()
+        return make(self._samples, job)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -116,7 +116,7 @@ def _statistics(dataset: Dataset) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _evaluate(policy: Policy, dataset: Dataset) -> dict[str, float]:
-    loader = windows_of(dataset).loader(BATCH, shuffle=False, drop_last=False)
+    loader = windows_of(dataset).loader(BATCH, shuffle=False, remainder="uneven")
     losses = torch.tensor([[policy.loss(batch), policy.baseline(batch)] for batch in loader])
     loss, baseline = losses.mean(0).tolist()
     return {"held_out_loss": loss, "baseline_loss": baseline}

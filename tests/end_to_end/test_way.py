@@ -65,7 +65,7 @@ def test_windows_come_as_torch_batches(dataset: Dataset) -> None:
     windows = dataset.windows(
         observations={"state": [-0.1, 0.0], CAMERA: [0.0]}, actions={"action": horizon(0.4, hz=10)}, image_size=(64, 64)
     )
-    batches = list(windows.loader(32, seed=1, drop_last=False))
+    batches = list(windows.loader(32, seed=1, remainder="uneven"))
     ids = [one for batch in batches for one in batch["sample_id"]]
     assert len(ids) == len(set(ids)) == 12 * 20
     assert batches[0]["state"].shape == (32, 2, 22)
