@@ -6,6 +6,8 @@ catalog = Catalog.open("s3://fleetfeed")
 
 from dataset_catalog.catalog import Catalog
 from dataset_catalog.dataset import Dataset
-from dataset_catalog.spec import horizon
+from dataset_catalog.mixture import mix
+from dataset_catalog.relative import RelativeTo
+from dataset_catalog.spec import horizon, steps
 
-__all__ = ["Catalog", "Dataset", "horizon"]
+__all__ = ["Catalog", "Dataset", "RelativeTo", "horizon", "mix", "steps"]

@@ -1,0 +1,134 @@
+"""Windows over mixed rates, several cameras and holes are those of the slow reference, at the edges too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dataset_catalog.catalog import Catalog
+from dataset_catalog.dataset import Dataset
+from dataset_catalog.spec import horizon, steps
+from dataset_catalog.storage import Storage
+from dataset_catalog.windows import Windows
+from tests.dataset_catalog import slow
+from tests.dataset_catalog.bimanual import CAMERAS, COLUMNS, Recorded, record, write
+
+ALL = tuple(CAMERAS)
+EPISODES = {
+    "d0": {"task": "fold the towel", "seconds": 2.2, "seed": 0, "cameras": ALL},
+    "d1": {"task": "open the box", "seconds": 1.7, "seed": 1, "cameras": ("head", "left_wrist")},
+    "d2": {"task": None, "seconds": 2.0, "seed": 2, "cameras": ALL},
+    "d3": {"task": "fold the towel", "seconds": 1.3, "seed": 3, "cameras": ("head",)},
+}
+
+
+@pytest.fixture(scope="module")
+def episodes() -> dict[str, Recorded]:
+    return {name: record(name, **about) for name, about in EPISODES.items()}  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def duo(episodes: dict[str, Recorded], tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    storage = Storage.open(str(tmp_path_factory.mktemp("duo")))
+    write(storage, "duo", list(episodes.values()))
+    return Catalog(storage).dataset("duo")
+
+
+def picked(windows: Windows, every: int) -> np.ndarray:
+    """The first and the last windows of each episode, and some between."""
+    places = windows.dataset.selection.locate(np.arange(len(windows)))
+    last = dict(places)  # the highest step of each comes last
+    return np.array([i for i, (name, step) in enumerate(places) if step < 3 or step > last[name] - 3 or i % every == 0])
+
+
+def check(
+    windows: Windows,
+    episodes: Mapping[str, Recorded],
+    asked: slow.Asked,
+    *,
+    every: int = 9,
+    key: Any = lambda name: name,
+) -> dict[str, Any]:
+    """The picked windows against the reference; returns the batch."""
+    numbers = picked(windows, every)
+    batch = windows.batch(numbers)
+    for row, (name, step) in enumerate(windows.dataset.selection.locate(numbers)):
+        wanted = slow.sample(episodes[name], step, asked, COLUMNS, CAMERAS)
+        assert (batch["episode_id"][row], batch["sample_id"][row]) == (name, f"{name}:{step}")
+        assert (batch["t_ns"][row], batch["task"][row]) == (wanted["t_ns"], wanted["task"])
+        assert windows.tasks[batch["task_index"][row]] == wanted["task"]
+        for column, offsets in {**asked.observations, **asked.actions}.items():
+            check_one(batch, row, column, key(column), wanted, asked, is_single=isinstance(offsets, float))
+    return batch
+
+
+def check_one(
+    batch: dict[str, Any], row: int, name: str, key: str, wanted: Any, asked: slow.Asked, *, is_single: bool
+) -> None:
+    where = (batch["sample_id"][row], name)
+    got, age, valid = batch[key][row], batch[f"{key}_age_ns"][row], valid_of(batch, key)[row]
+    if is_single:
+        got, age, valid = got[None], age[None], valid[None]
+    assert valid.tolist() == wanted[f"{name}_valid"], where
+    assert age.tolist() == wanted[f"{name}_age_ns"], where
+    assert got.shape == wanted[name].shape, where
+    if name in CAMERAS:
+        assert (got == wanted[name]).all(), where
+    elif COLUMNS[name]["policy"] in ("nearest", "previous") and name not in asked.scaling:
+        assert got.tobytes() == wanted[name].astype(np.float32).tobytes(), where
+    else:
+        np.testing.assert_allclose(got, wanted[name], rtol=2e-6, atol=2e-6, err_msg=str(where))
+
+
+def valid_of(batch: dict[str, Any], key: str) -> Any:
+    return batch[f"{key}_mask"] if f"{key}_mask" in batch else ~batch[f"{key}_is_pad"]
+
+
+def test_every_rate_policy_and_kind_of_offset(duo: Dataset, episodes: dict[str, Recorded]) -> None:
+    observations = {
+        "state": [-0.1, -0.0137, 0.0],
+        "force": steps(-2, 0, 1),
+        "torso": 0.0,
+        "head": [-0.2, 0.0],
+        "left_wrist": steps(-1, 0),
+        "right_wrist": 0.0,
+    }
+    actions = {"action": list(horizon(0.6, hz=50))}
+    batch = check(duo.windows(observations, actions), episodes, slow.Asked(observations, actions))
+    for key in ("state_mask", "force_mask", "head_mask", "left_wrist_mask", "right_wrist_mask", "action_is_pad"):
+        assert 0 < batch[key].mean() < 1, f"{key} says the same everywhere: nothing was tested"
+    assert batch["torso"].shape == (len(batch["task"]), 4)
+    assert batch["right_wrist"].shape == (len(batch["task"]), 3, 48, 48)
+    assert not batch["right_wrist"][[name in ("d1", "d3") for name in batch["episode_id"]]].any()
+
+
+def test_a_tick_is_what_the_step_before_or_after_has_at_its_own_time(duo: Dataset) -> None:
+    ticks = duo.windows({"state": steps(-1, 0, 1), "head": steps(1)})
+    now = duo.windows({"state": 0.0, "head": 0.0})
+    (run, *_) = duo.selection.runs
+    middle = [(run.episode_id, step) for step in range(1, run.end - 1)]
+    for away, k in ((-1, 0), (0, 1), (1, 2)):
+        other = now.at([(name, step + away) for name, step in middle])
+        assert (ticks.at(middle)["state"][:, k] == other["state"]).all()
+        assert (ticks.at(middle)["state_mask"][:, k] == other["state_mask"]).all()
+    after = now.at([(name, step + 1) for name, step in middle])
+    assert (ticks.at(middle)["head"][:, 0] == after["head"]).all()
+
+
+def test_pictures_of_one_size_cropped_letterboxed_and_stretched(duo: Dataset, episodes: dict[str, Recorded]) -> None:
+    observations = {"head": [0.0], "left_wrist": [-0.1, 0.0], "right_wrist": [0.0]}
+    fit = {"head": "crop", "left_wrist": "letterbox", "right_wrist": "stretch"}
+    for size in ((24, 24), (30, 20), (60, 64)):
+        windows = duo.windows(observations, image_size=size, fit=fit)  # type: ignore[arg-type]
+        check(windows, episodes, slow.Asked(observations, fit=fit, image_size=size), every=25)
+
+
+def test_one_camera_is_fitted_and_read_the_same_whoever_is_beside_it(duo: Dataset) -> None:
+    both = duo.windows({"head": [0.0], "left_wrist": [0.0]}, image_size=(24, 24), fit={"head": "crop"})
+    alone = duo.windows({"head": [0.0]}, image_size=(24, 24), fit="crop")
+    some = np.arange(0, len(duo), 11)
+    assert (both.batch(some)["head"] == alone.batch(some)["head"]).all()
+    assert (both.batch(some)["head"] != duo.windows({"head": [0.0]}, image_size=(24, 24)).batch(some)["head"]).any()
