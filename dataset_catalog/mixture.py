@@ -14,10 +14,10 @@ from dataset_catalog.mix_order import STRETCH, MixOrder, shares_of
 from dataset_catalog.options import LoaderKeywords, Shuffling
 from dataset_catalog.order import Ints, Order, Sequential
 from dataset_catalog.resume import Fingerprint
-from dataset_catalog.windows import Windows
 
 if TYPE_CHECKING:
     from dataset_catalog.loader import Loader
+    from dataset_catalog.windows import Windows
 
 
 def mix(weights: Mapping[Windows, float], *, seed: int = 0, epoch_samples: int | None = None) -> Mix:
@@ -42,6 +42,8 @@ class Mix:
     def __init__(
         self, sources: Sequence[Windows], weights: Sequence[float], *, seed: int, epoch_samples: int | None
     ) -> None:
+        from dataset_catalog.windows import Windows
+
         self._shares = shares_of(weights)
         if not all(map(len, sources)):
             raise WindowError(f"a mix takes datasets with windows, got {[len(source) for source in sources]} of them")
