@@ -115,10 +115,16 @@ def rate_times(start_ns: int, end_ns: int, *, rate_hz: float) -> Times:
 
 
 def steps_batch(
-    episode: Episode, spec: Spec, series: Mapping[str, Series], frames: Mapping[str, Frames]
+    episode: Episode,
+    spec: Spec,
+    series: Mapping[str, Series],
+    frames: Mapping[str, Frames],
+    *,
+    at: Times | None = None,
 ) -> pa.RecordBatch:
-    """The episode's rows of `steps`; what is out of tolerance is null."""
-    at = step_times(episode, spec, frames)
+    """The episode's rows of `steps`, at the ticks of its reference clock or where they are known; what is out of
+    tolerance is null."""
+    at = step_times(episode, spec, frames) if at is None else at
     columns: dict[str, Any] = {
         "robot_id": pa.repeat(episode.robot_id, len(at)),
         "recording_id": pa.repeat(episode.recording_id, len(at)),

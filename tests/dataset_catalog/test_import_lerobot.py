@@ -1,0 +1,166 @@
+"""A LeRobot dataset becomes a lake's: every number, packet and frame, without a cluster."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from dataset_catalog.catalog import Catalog
+from dataset_catalog.dataset import Dataset
+from dataset_catalog.errors import FormatError
+from dataset_catalog.import_lerobot import import_lerobot
+from dataset_catalog.spec import horizon
+from tests.dataset_catalog.lerobot_folders import CHUNK, FPS, frames_of, packets_of, rows_of, write_folder
+
+HEAD = f"videos/{CHUNK}/observation.images.head"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("small") / "Small Set", [23, 31])
+
+
+@pytest.fixture(scope="module")
+def dataset(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    lake = tmp_path_factory.mktemp("lake")
+    told: list[tuple[int, int]] = []
+    done = import_lerobot(folder, lake, progress=lambda *counts: told.append(counts))
+    assert (done.name, done.version, done.episodes, done.steps) == ("small_set", 1, 2, 54)
+    assert told == [(1, 2), (2, 2)]
+    assert any(note.startswith("reward is rounded to float32, by ") for note in done.notes)
+    return Catalog.open(str(lake)).dataset("small_set")
+
+
+def original(dataset: Dataset, episode: str, camera: str = "head") -> list[bytes]:
+    """The packets that are stored as they were encoded."""
+    where = f"episode_id = '{episode}' AND camera = '{camera}' AND rendition = 'original'"
+    table = dataset.table("gops").to_table(
+        columns=["gop", "packet_bytes", "payload"], filter=where, blob_handling="all_binary"
+    )
+    packets = []
+    for row in table.sort_by("gop").to_pylist():
+        ends = np.cumsum([0, *row["packet_bytes"]])
+        packets += [row["payload"][a:b] for a, b in pairwise(ends)]
+    return packets
+
+
+def test_every_number_is_there_at_its_time(dataset: Dataset) -> None:
+    assert {name: column.size for name, column in dataset.columns.items()} == {
+        "state": 3,
+        "action": 4,
+        "reward": 1,
+        "done": 1,
+    }
+    assert dataset.columns["state"].names == ("hip", "knee", "ankle")
+    for n, length in enumerate([23, 31]):
+        steps, rows = dataset.select(episodes=[f"small_set-{n:06d}"]).steps(), rows_of(n, length)
+        since = np.array(steps["t_ns"]) - steps["t_ns"][0].as_py()
+        assert since.tolist() == [i * 1_000_000_000 // FPS for i in range(length)]
+        for column, feature in {"state": "observation.state", "action": "action", "done": "next.done"}.items():
+            wanted = np.array(rows[feature].to_pylist(), np.float32).reshape(length, -1)
+            assert np.array_equal(np.array(steps[column].to_pylist(), np.float32), wanted)
+        assert set(steps["head_age_ns"].to_pylist()) == {0}
+    assert dataset.episodes()["task"].to_pylist() == ["task 0", "task 1"]
+    assert set(dataset.episodes()["robot_id"].to_pylist()) == {"small_robot"}
+
+
+def test_packets_are_kept_and_frames_are_those_of_the_film(folder: Path, dataset: Dataset) -> None:
+    for n in range(2):
+        path, episode = folder / HEAD / f"episode_{n:06d}.mp4", f"small_set-{n:06d}"
+        assert original(dataset, episode) == packets_of(path)
+        wanted = frames_of(path)
+        batch = dataset.windows({"head": [0.0]}).at([(episode, step) for step in range(len(wanted))])
+        assert np.array_equal(batch["head"][:, 0].transpose(0, 2, 3, 1), np.stack(wanted))
+
+
+def test_windows_come_from_what_was_imported(dataset: Dataset) -> None:
+    windows = dataset.windows({"state": [-0.05, 0.0], "head": [0.0]}, {"action": horizon(0.2, hz=FPS)})
+    sample, state = windows[30], rows_of(1, 31)["observation.state"].to_pylist()
+    assert sample["state"].tolist() == np.array(state[6:8], np.float32).tolist()
+    assert sample["task"] == "task 1"
+    assert not sample["action_is_pad"].any()
+
+
+def test_a_second_run_adds_only_what_is_new(folder: Path, tmp_path: Path) -> None:
+    lake = tmp_path / "lake"
+    hidden = folder / f"data/{CHUNK}/episode_000001.parquet"
+    hidden.rename(hidden.with_suffix(".away"))
+    try:
+        assert import_lerobot(folder, lake, name="x").episodes == 1
+    finally:
+        hidden.with_suffix(".away").rename(hidden)
+    assert import_lerobot(folder, lake, name="x").version == 2
+    assert import_lerobot(folder, lake, name="x").version is None
+    assert len(Catalog.open(str(lake)).dataset("x").episodes()) == 2
+    assert len(Catalog.open(str(lake)).dataset("x", 1).episodes()) == 1
+
+
+@pytest.mark.parametrize(("codec", "gop", "b_frames"), [("libx264", 250, 0), ("libx264", 10, 2), ("mpeg4", 12, 0)])
+def test_a_film_that_is_slow_to_train_from_gets_a_rendition(
+    tmp_path: Path, codec: str, gop: int, b_frames: int
+) -> None:
+    folder = write_folder(tmp_path / "slow", [40], codec=codec, gop=gop, b_frames=b_frames)
+    done = import_lerobot(folder, tmp_path / "lake")
+    assert any(note.startswith("h264-g10: 40 frames") for note in done.notes)
+    dataset = Catalog.open(str(tmp_path / "lake")).dataset("slow")
+    assert set(dataset.cameras["head"].renditions) == {"original", "h264-g10"}
+    path = folder / HEAD / "episode_000000.mp4"
+    assert original(dataset, "slow-000000") == packets_of(path)
+    wanted = np.stack(frames_of(path)).astype(np.float64)
+    for rendition, least_db in (("original", 99.0), ("h264-g10", 30.0)):
+        windows = dataset.windows({"head": [0.0]}, rendition=rendition)
+        got = windows.batch(np.arange(40))["head"][:, 0].transpose(0, 2, 3, 1)
+        error = np.square(got - wanted).mean()
+        assert error == 0 or 10 * np.log10(255**2 / error) > least_db
+
+
+def test_what_is_no_dataset_is_told_in_a_sentence(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="is not a LeRobot dataset: FileNotFoundError"):
+        import_lerobot(tmp_path, tmp_path / "lake")
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta/info.json").write_text('{"codebase_version": "v1.6"}')
+    with pytest.raises(FormatError, match=r"is LeRobot v1.6, expected v2.1 or v3"):
+        import_lerobot(tmp_path, tmp_path / "lake")
+    other = write_folder(tmp_path / "other", [3])
+    info = json.loads((other / "meta/info.json").read_text())
+    del info["features"]["next.done"]
+    import_lerobot(folder, tmp_path / "lake", name="x")
+    (other / "meta/info.json").write_text(json.dumps(info))
+    with pytest.raises(FormatError, match="x is another dataset already"):
+        import_lerobot(other, tmp_path / "lake", name="x")
+    (other / HEAD / "episode_000000.mp4").write_bytes(b"nothing")
+    with pytest.raises(FormatError, match=r"episode_000000.mp4 is not a video"):
+        import_lerobot(other, tmp_path / "lake", name="y")
+    assert Catalog.open(str(tmp_path / "lake")).datasets()["name"].to_pylist() == ["x"]
+
+
+def test_a_real_robots_episodes_come_in_as_they_are(real_data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "g1"
+    for path in (real_data / "g1").rglob("*"):
+        if path.is_file() and (path.parent.name == "meta" or "000002" in path.name):
+            target = folder / path.relative_to(real_data / "g1")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(path)
+    import_lerobot(folder, tmp_path / "lake")
+    dataset = Catalog.open(str(tmp_path / "lake")).dataset("g1")
+    rows = pq.read_table(next(folder.glob("data/*/*.parquet")))
+    film = next(folder.glob("videos/*/*/*.mp4"))
+    steps = dataset.steps()
+    for column, feature in {"state": "observation.state", "action": "action"}.items():
+        assert same(steps[column], rows[feature])
+    assert original(dataset, "g1-000002", "cam_high") == packets_of(film)
+    assert dataset.columns["state"].names is not None
+    assert set(dataset.cameras["cam_high"].renditions) == {"original", "h264-g10"}
+    assert dataset.lineage(7)["key"].to_pylist()[0] == f"lerobot/g1/{film.relative_to(folder)}"
+
+
+def same(found: Any, wanted: Any) -> bool:
+    """Bit for bit the same float32."""
+    a, b = (np.array(one.to_pylist(), np.float32).view(np.uint32) for one in (found, wanted))
+    return a.shape == b.shape and bool((a == b).all())
