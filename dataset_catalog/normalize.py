@@ -97,7 +97,7 @@ def normalized(spec: WindowSpec, dataset: Dataset, asked: Mapping[str, str] | No
     """The spec with its columns normalized: by a method each, or as another windows' normalizer does it.
 
     Statistics are those of the training split: of a dataset that is a part of a split with a share `train`, that of
-    `train`, else its own. Raises `WindowError` for a column that the windows do not have.
+    `train`, else its own. Raises `WindowError` for a column that the windows do not have, and where that part is empty.
     """
     columns = {column.name: column for column in spec.columns}
     unknown = set(asked.changes if isinstance(asked, Normalizer) else asked) - set(columns)
@@ -109,6 +109,8 @@ def normalized(spec: WindowSpec, dataset: Dataset, asked: Mapping[str, str] | No
             raise WindowError(f"{differ} was normalized when it was relative to something else")
         return spec.scaled({name: change.scaling for name, change in asked.changes.items() if change.scaling})
     training = dataset.training
+    if not len(training):
+        raise WindowError("the training part of this selection is empty: give the normalizer of the training windows")
     return spec.scaled({name: Scaling.of(_measure(training, spec, name), method) for name, method in asked.items()})
 
 
@@ -118,10 +120,7 @@ def _measure(dataset: Dataset, spec: WindowSpec, name: str) -> Statistics:
     if column.relative is None:
         return dataset.statistics(name)
     alone = replace(spec, columns=(replace(column, scaling=None),), cameras=())
-    found = list(_valid_values(dataset, alone))
-    if not found:
-        raise WindowError(f"no windows to take the statistics of {name} from")
-    return Statistics.join(found)
+    return Statistics.join(_valid_values(dataset, alone))
 
 
 def _valid_values(dataset: Dataset, spec: WindowSpec) -> Iterator[Statistics]:
