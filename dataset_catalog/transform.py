@@ -39,7 +39,7 @@ def collate(samples: Sequence[Sample]) -> Sample:
     """Samples as a batch."""
     first = samples[0]
     for sample in samples:
-        if not isinstance(sample, dict) or sample.keys() != first.keys():
+        if _keys(sample) != _keys(first) or not isinstance(sample, dict):
             raise WindowError(
                 f"a transform returns the same keys for every sample, got {_keys(first)}, {_keys(sample)}"
             )
@@ -56,8 +56,9 @@ def _together(name: str, values: list[Any]) -> Any:
     if not (np.isscalar(values[0]) or hasattr(values[0], "__array__")) or isinstance(values[0], (str, bytes)):
         return values
     arrays = [np.asarray(value) for value in values]
-    if len({(array.shape, array.dtype) for array in arrays}) > 1:
-        raise WindowError(f"{name} has shapes {sorted({array.shape for array in arrays})} after the transform")
+    kinds = sorted({f"{array.dtype} {array.shape}" for array in arrays})
+    if len(kinds) > 1:
+        raise WindowError(f"{name} is {', '.join(kinds)} after the transform: it must be the same in every sample")
     return np.stack(arrays)
 
 
