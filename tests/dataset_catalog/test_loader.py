@@ -225,21 +225,6 @@ def test_broken_off_it_leaves_no_thread_behind(numbers: Windows) -> None:
     assert threading.active_count() == before
 
 
-def test_worker_processes_give_the_same_batches_epoch_after_epoch(windows: Windows) -> None:
-    torch.manual_seed(1)
-    plain, loader = windows.loader(16, seed=4), windows.loader(16, seed=4, workers=2)
-    for _ in range(2):
-        for ours, theirs in zip(plain, loader, strict=True):
-            assert ours["sample_id"] == theirs["sample_id"]
-            for name, value in ours.items():
-                assert not isinstance(value, torch.Tensor) or torch.equal(value, theirs[name]), name
-    next(iter(loader))
-    assert loader.state_dict() == plain.state_dict() | {"delivered": 16}
-    drawn = torch.rand(1)
-    torch.manual_seed(1)
-    assert torch.rand(1) == drawn, "the loader must not draw from the training run's generator"
-
-
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
