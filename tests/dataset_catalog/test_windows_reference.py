@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,12 @@ import pytest
 
 from dataset_catalog.catalog import Catalog
 from dataset_catalog.dataset import Dataset
+from dataset_catalog.relative import RelativeTo
 from dataset_catalog.spec import horizon, steps
 from dataset_catalog.storage import Storage
 from dataset_catalog.windows import Windows
 from tests.dataset_catalog import slow
-from tests.dataset_catalog.bimanual import CAMERAS, COLUMNS, Recorded, record, write
+from tests.dataset_catalog.bimanual import CAMERAS, COLUMNS, Recorded, readings, record, write
 
 ALL = tuple(CAMERAS)
 EPISODES = {
@@ -132,3 +135,76 @@ def test_one_camera_is_fitted_and_read_the_same_whoever_is_beside_it(duo: Datase
     some = np.arange(0, len(duo), 11)
     assert (both.batch(some)["head"] == alone.batch(some)["head"]).all()
     assert (both.batch(some)["head"] != duo.windows({"head": [0.0]}, image_size=(24, 24)).batch(some)["head"]).any()
+
+
+SINGLE = {"state": 0.0, "head": 0.0, "left_wrist": 0.0, "right_wrist": 0.0}
+POLICIES = {
+    "ACT": slow.Asked(SINGLE, {"action": [k / 50 for k in range(100)]}),
+    "Diffusion Policy": slow.Asked(
+        {"state": steps(-1, 0), "head": steps(-1, 0)},
+        {"action": steps(-1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14)},
+        fit={"head": "crop"},
+        image_size=(96, 96),
+    ),
+    "pi0": slow.Asked(
+        SINGLE,
+        {"action": [k / 50 for k in range(50)]},
+        fit=dict.fromkeys(CAMERAS, "letterbox"),
+        image_size=(224, 224),
+        relative={"action": ("state", (2, 5))},
+    ),
+}
+METHODS = {"ACT": "mean_std", "Diffusion Policy": "min_max", "pi0": "q01_q99"}
+
+
+def documented(policy: str, dataset: Dataset) -> Windows:
+    """The windows of a policy as docs/FEED.md writes them, run."""
+    text = (Path(__file__).parents[2] / "docs" / "FEED.md").read_text()
+    code = [text.split(f"### {policy}\n")[1].split("```python\n")[1].split("```")[0]]
+    code.insert(0, text.split("## Three policies\n")[1].split("```python\n")[1].split("```")[0])
+    names: dict[str, Any] = {"dataset": dataset, "horizon": horizon, "steps": steps, "RelativeTo": RelativeTo}
+    exec("\n".join(code), names)  # noqa: S102  our own documentation
+    windows: Windows = names["windows"]
+    return windows
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_policys_windows_as_they_are_documented(duo: Dataset, episodes: dict[str, Recorded], policy: str) -> None:
+    windows, asked = documented(policy, duo), POLICIES[policy]
+    training = windows.dataset.selection.episode_ids
+    assert 0 < len(training) < len(EPISODES)
+    changes = windows.normalizer.changes
+    assert set(changes) == {"state", "action"}
+    scaling = {}
+    for name, change in changes.items():
+        assert change.scaling
+        middle, width = scaling[name] = np.array(change.scaling.middle), np.array(change.scaling.width)
+        values = [training_values(episodes[one], name, asked) for one in training]
+        check_scaling(METHODS[policy], np.concatenate(values), middle, width)
+    key = (lambda name: LEROBOT[name]) if policy != "pi0" else str
+    batch = check(windows, episodes, replace(asked, scaling=scaling), every=31, key=key)
+    assert all(isinstance(task, str) for task in batch["task"])
+    assert batch[key("action")].shape[1:] == (len(windows.spec.columns[1].offsets), 6)
+
+
+LEROBOT = {"state": "observation.state", "action": "action"} | {name: f"observation.images.{name}" for name in CAMERAS}
+
+
+def training_values(episode: Recorded, name: str, asked: slow.Asked) -> np.ndarray:
+    """What statistics are of: every reading of an episode; of a relative column every valid value of its windows."""
+    if name not in asked.relative:
+        return readings(episode, name).astype(float)
+    only = replace(asked, observations={}, actions={name: asked.actions[name]})
+    found = [slow.sample(episode, step, only, COLUMNS, CAMERAS) for step in range(len(episode.steps))]
+    return np.concatenate([one[name][one[f"{name}_valid"]] for one in found]).astype(float)
+
+
+def check_scaling(method: str, values: np.ndarray, middle: np.ndarray, width: np.ndarray) -> None:
+    if method == "mean_std":
+        np.testing.assert_allclose(middle, values.mean(axis=0), rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(width, values.std(axis=0), rtol=1e-6)
+        return
+    shares, error = ((0, 1), 1e-9) if method == "min_max" else ((0.01, 0.99), 0.0101)
+    low, high = (np.quantile(values, share, axis=0, method="lower") for share in shares)
+    np.testing.assert_allclose(middle - width, low, rtol=error, atol=1e-7)
+    np.testing.assert_allclose(middle + width, high, rtol=error, atol=1e-7)
