@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,25 @@ def type_of(value: Any, *, typed: bool) -> pa.DataType | None:
     return None
 
 
+def vector_type(values: Sequence[Any]) -> pa.DataType | None:
+    """The type of a column whose first values, two at least, are all as many numbers; None where they are not."""
+    sizes = {len(value) if type_of(value, typed=True) == pa.list_(pa.float64()) else 0 for value in values}
+    return pa.list_(pa.float64(), sizes.pop()) if len(values) > 1 and len(sizes) == 1 and 0 not in sizes else None
+
+
+def as_vectors(lists: Any, type_: pa.DataType) -> pa.Array | None:
+    """A column of lists as one of vectors, with nulls where it has some; None where one is of another size."""
+    valid = lists.is_valid().to_numpy(zero_copy_only=False)
+    numbers, size = lists.flatten(), type_.list_size
+    if numbers.null_count or not bool((np.diff(lists.offsets.to_numpy())[valid] == size).all()):
+        return None
+    if not lists.null_count:
+        return pa.FixedSizeListArray.from_arrays(numbers, type=type_)
+    filled = np.zeros((len(lists), size))
+    filled[valid] = numbers.to_numpy().reshape(-1, size)
+    return pa.FixedSizeListArray.from_arrays(pa.array(filled.ravel()), type=type_, mask=pa.array(~valid))
+
+
 def _array_type(array: np.ndarray[Any, Any]) -> pa.DataType | None:
     if array.dtype == np.uint8:
         return pa.binary()
@@ -79,6 +98,8 @@ def fit(value: Any, type_: pa.DataType) -> Any:
     """The value as its column takes it, or `MISFIT` if that would change it."""
     if pa.types.is_list(type_):
         return _fit_list(value, type_)
+    if pa.types.is_fixed_size_list(type_):
+        return _fit_vector(value, type_)
     if pa.types.is_float64(type_):
         return float(value) if _is_exact_double(value) else MISFIT
     if pa.types.is_int64(type_):
@@ -93,6 +114,12 @@ def fit(value: Any, type_: pa.DataType) -> Any:
 
 def _is_exact_double(value: Any) -> bool:
     return _is_number(value) and (isinstance(value, float) or abs(value) <= _EXACT)
+
+
+def _fit_vector(value: Any, type_: pa.DataType) -> Any:
+    fitted = _fit_list(value, pa.list_(type_.value_type))
+    same = fitted is not MISFIT and len(fitted) == type_.list_size and not any(item is None for item in fitted)
+    return fitted if same else MISFIT
 
 
 def _fit_list(value: Any, type_: pa.DataType) -> Any:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ray_jobs.column_types import Path
+from ray_jobs.column_types import Path, as_vectors
+from ray_jobs.widening import MARK
 
 _WORD = 2.0**63  # from here on a float may stand for an integer that has lost digits: `messages.quick_decoder`
 _MAX_SHAPES = 256  # that are remembered
@@ -31,11 +32,12 @@ _ITEMS: dict[pa.DataType, set[type]] = {pa.float64(): {float, int, _NONE}, pa.st
 
 def columns_of(fields: Mapping[Path, pa.Field], messages: Sequence[Any]) -> dict[str, pa.Array] | None:
     """Column → values of all messages; None where one of them needs a closer look."""
-    known = _Known.of(fields)
+    own = {path: column for path, column in fields.items() if not path[-1].startswith(MARK)}
+    known = _Known.of(own)
     if not all(map(known.holds, messages)):
         return None
-    columns = {}
-    for path, column in fields.items():
+    columns = {column.name: pa.nulls(len(messages), column.type) for column in fields.values()}
+    for path, column in own.items():
         values = _column(_at(messages, path), column.type)
         if values is None:
             return None
@@ -88,6 +90,9 @@ def _at(messages: Sequence[Any], path: Path) -> list[Any]:
 
 def _column(values: list[Any], type_: pa.DataType) -> pa.Array | None:
     """None where a value does not fit its column just as it is."""
+    if pa.types.is_fixed_size_list(type_):
+        lists = _column(values, pa.list_(type_.value_type))
+        return None if lists is None else as_vectors(lists, type_)
     if pa.types.is_list(type_):
         fits = _are(values, {list, _NONE}) and _are(chain.from_iterable(filter(None, values)), _ITEMS[type_.value_type])
     else:

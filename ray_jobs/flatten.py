@@ -4,7 +4,8 @@ A topic is one table, named by `dataset_catalog.topic_names`.
 
 A nested field is a column named by its path with underscores: `{"pose": {"x": 1}}` → `pose_x`. A field named as one of
 our own columns, or as another field, gets underscores behind it. Columns are `double` for JSON numbers, else `bool`,
-`int64`, `double`, `string`, `binary` (bytes and arrays of uint8), `list<double>` and `list<string>`.
+`int64`, `double`, `string`, `binary` (bytes and arrays of uint8), `list<double>` and `list<string>`, and, for lists of
+numbers that have one length in a topic's first segment, `fixed_size_list<double>[n]`.
 
 A table grows with its topic (`ray_jobs/widening.py`): a new field gets a column behind the others, null in the rows
 before it, and a field that comes with another type one beside its own. What fits none of them exactly (an integer that
@@ -25,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 
 from dataset_catalog.topic_names import table_name as table_name  # part of this module's own interface
-from ray_jobs.column_types import MISFIT, Path, declared_types, fit, type_of
+from ray_jobs.column_types import MISFIT, Path, declared_types, fit, type_of, vector_type
 from ray_jobs.widening import besides
 
 OWN = (
@@ -46,14 +47,21 @@ _PATH = b"path"  # metadata of a column: its path as a JSON list
 
 
 def infer_types(messages: Iterable[Any], *, typed: bool, json_schema: bytes = b"") -> dict[Path, pa.DataType]:
-    """Path → column type: what the JSON schema declares, then what the first message that has the field holds."""
+    """Path → column type: what the JSON schema declares, then what the first message that has the field holds.
+
+    A list of numbers that has one length in all these messages, two at least, is a vector.
+    """
     types = dict(declared_types(json_schema))
+    lists: dict[Path, list[Any]] = {}
     for message in messages:
         for path, value in leaves(message):
-            found = None if path in types else type_of(value, typed=typed)
+            found = types.get(path) or type_of(value, typed=typed)
             if found is not None:
                 types[path] = found
-    return types
+            if isinstance(value, list | np.ndarray):
+                lists.setdefault(path, []).append(value)
+    vectors = {path: vector_type(values) for path, values in lists.items() if types.get(path) == pa.list_(pa.float64())}
+    return types | {path: vector for path, vector in vectors.items() if vector}
 
 
 def table_schema(types: Mapping[Path, pa.DataType]) -> pa.Schema:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -25,12 +25,14 @@ from ray_jobs.flatten import table_name, widened
 from ray_jobs.segments_table import Row, first_versions, rows_after, segment_of
 from ray_jobs.settings import JobsSettings
 from ray_jobs.summary import Summary, run_in_pieces
+from ray_jobs.telemetry import Held
 from ray_jobs.widening import Needed
 
 NAME = "load_telemetry"
 CHAIN = versions.TELEMETRY
 POSITION = "segments"  # the version of lake/segments that has been consumed
 _NOTHING = Summary(NAME, CHAIN, counts={"segments": 0, "messages": 0, "undecoded": 0})
+TOGETHER_BYTES = 32 << 20  # of encoded messages, about
 _WANTED = "state = 'ok' AND kind = 'telemetry'"
 
 
@@ -52,7 +54,7 @@ def _run_piece(storage: Storage, settings: JobsSettings, progress: Progress) -> 
         base = publish.begin(storage, CHAIN, planned_on=manifest, schemas=schemas)
         items = [asdict(segment_of(row)) for row in chosen]
         work = partial(load_batch, storage, schemas)
-        return base, fan_out(items, work, per_task=settings.segments_per_task, settings=settings, progress=progress)
+        return base, fan_out(items, work, per_task=settings.telemetry_per_task, settings=settings, progress=progress)
 
     schemas = _table_schemas(storage, manifest, chosen)
     base, parts = load(schemas)
@@ -87,22 +89,49 @@ def _known_schemas(storage: Storage, manifest: Manifest | None, rows: Sequence[R
 
 
 def load_batch(storage: Storage, schemas: Mapping[str, pa.Schema], items: Sequence[Item]) -> Part:
-    """What one task does: read each segment, decode its messages, write each table's rows as fragments."""
+    """What one task does: read each segment, decode its messages, write each table's rows as fragments.
+
+    Messages are decoded and written together, as many as `TOGETHER_BYTES` hold.
+    """
     store = RawStore.open(storage)
-    batches: dict[str, list[pa.RecordBatch]] = {}
+    parts: dict[str, list[Written]] = {}
     undecoded: Counter[str] = Counter()
     needed: dict[str, Needed] = {}
+    for held in _together(store, items):
+        for table, messages in _tables(held).items():
+            loaded = telemetry.load(schemas[table], messages)
+            if loaded.undecoded:
+                undecoded[messages[0].messages.topic.name] += loaded.undecoded
+            if loaded.needed:
+                needed.setdefault(table, {}).update(loaded.needed)
+            written = publish.write(storage, CHAIN, table, schemas[table], loaded.batches)
+            parts.setdefault(table, []).append(written)
+    told = {table: [[list(path), name] for path, name in columns] for table, columns in needed.items()}
+    joined = {table: Written.join(each) for table, each in parts.items()}
+    return Part(joined, {"undecoded": dict(undecoded), "needed": told})
+
+
+def _together(store: RawStore, items: Sequence[Item]) -> Iterator[list[Held]]:
+    """The messages of the segments, in order, in lists that memory holds."""
+    held: list[Held] = []
+    size = 0
     for item in items:
         segment = SegmentId(**item)
-        loaded = telemetry.load(segment, store.get(segment), schemas)
-        undecoded += loaded.undecoded
-        for table, columns in loaded.needed.items():
-            needed.setdefault(table, {}).update(columns)
-        for table, batch in loaded.batches.items():
-            batches.setdefault(table, []).append(batch)
-    written = {table: publish.write(storage, CHAIN, table, schemas[table], found) for table, found in batches.items()}
-    told = {table: [[list(path), name] for path, name in columns] for table, columns in needed.items()}
-    return Part(written, {"undecoded": dict(undecoded), "needed": told})
+        found = telemetry.read(segment, store.get(segment))
+        held += found
+        size += sum(one.bytes for one in found)
+        if size >= TOGETHER_BYTES:
+            yield held
+            held, size = [], 0
+    if held:
+        yield held
+
+
+def _tables(held: Sequence[Held]) -> dict[str, list[Held]]:
+    tables: dict[str, list[Held]] = {}
+    for one in held:
+        tables.setdefault(one.table, []).append(one)
+    return tables
 
 
 def _needed(parts: Sequence[Part]) -> dict[str, Needed]:

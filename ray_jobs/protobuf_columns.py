@@ -12,7 +12,7 @@ import pyarrow as pa
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message as ProtobufMessage
 
-from ray_jobs.column_types import Path
+from ray_jobs.column_types import Path, as_vectors
 
 _TYPES = {
     FieldDescriptor.CPPTYPE_INT32: pa.int64(),
@@ -53,14 +53,25 @@ def _take(
                 return False
             if not _take(found, here, fields, [getattr(message, name) for message in messages]):
                 return False
-        elif here in fields and fields[here].type == (type_ := _type(field)):
-            found[here] = pa.array(_values(field, messages), type_)
         else:
-            return False
+            values = _column(fields[here].type, field, messages) if here in fields else None
+            if values is None:
+                return False
+            found[here] = values
     return True
 
 
-def _type(field: Any) -> pa.DataType | None:
+def _column(column_type: pa.DataType, field: Any, messages: Sequence[ProtobufMessage]) -> pa.Array | None:
+    """None where its column is of another type, or a vector and a list is of another size."""
+    type_ = type_of_field(field)
+    if type_ == column_type:
+        return pa.array(_values(field, messages), type_)
+    if pa.types.is_fixed_size_list(column_type) and type_ == pa.list_(column_type.value_type):
+        return as_vectors(pa.array(_values(field, messages), type_), column_type)
+    return None
+
+
+def type_of_field(field: Any) -> pa.DataType | None:
     """The column type of a field; None where it has none: lists of messages, of bytes, of truth values."""
     one = pa.binary() if field.type == FieldDescriptor.TYPE_BYTES else _TYPES.get(field.cpp_type)
     if not field.is_repeated or one is None:

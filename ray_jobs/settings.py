@@ -17,6 +17,9 @@ class JobsSettings(TableSettings):
     table: ClassVar[str] = "jobs"
 
     segments_per_task: int = Field(32, ge=1, description="Segments that one Ray task reads before it returns.")
+    telemetry_per_task: int = Field(
+        128, ge=1, description="The same for load_telemetry: a task writes few files, and large ones."
+    )
     episodes_per_task: int = Field(4, ge=1, description="Episodes that one Ray task aligns before it returns.")
     segments_per_commit: int = Field(
         5_000, ge=1, description="A long run publishes about every so many segments; a killed run loses at most that."

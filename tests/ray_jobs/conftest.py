@@ -118,7 +118,7 @@ def s3_lake(s3_endpoint: str) -> Storage:
 @pytest.fixture(scope="session")
 def jobs() -> Iterator[JobsSettings]:
     """Settings for jobs, and one local Ray that all of them share."""
-    settings = JobsSettings(segments_per_task=4, episodes_per_task=2, local_cpus=2)
+    settings = JobsSettings(segments_per_task=4, telemetry_per_task=4, episodes_per_task=2, local_cpus=2)
     ours = not ray.is_initialized()
     connect(settings)
     yield settings

@@ -84,8 +84,8 @@ def test_one_message_that_does_not_fit_keeps_all_it_says(changed: dict[str, Any]
     built = build(Message(topic, n, n, json.dumps(value).encode()) for n, value in enumerate(values))
     assert built
 
-    loaded = telemetry.load(SEGMENT, built[1], {"state": schema})
+    loaded = telemetry.load(schema, telemetry.read(SEGMENT, built[1]))
 
-    assert loaded.batches["state"][EXTRA].to_pylist() == [None, extra, None]
-    assert loaded.batches["state"]["frame"].to_pylist()[::2] == ["base", "base"]
+    assert loaded.batches[0][EXTRA].to_pylist() == [None, extra, None]
+    assert loaded.batches[0]["frame"].to_pylist()[::2] == ["base", "base"]
     assert not loaded.undecoded

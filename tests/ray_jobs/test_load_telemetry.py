@@ -7,9 +7,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from dataset_catalog import versions
+from dataset_catalog.catalog import Catalog
 from dataset_catalog.storage import Storage
 from dataset_catalog.tables import open_table
 from edge.segment import Message, Topic, build
@@ -73,6 +75,35 @@ def test_a_table_grows_with_its_topic(robot: Any, jobs: JobsSettings) -> None:
         {"q_as_double": 4.0, "mode_as_double": 7.0, "grip_force": 5.0, "grip_slip": True},
     ]
     assert [row["seq"] for row in rows] == [0, 1, 2]
+
+
+def test_numbers_of_one_length_are_vectors_and_one_of_another_length_goes_beside(
+    robot: Any, jobs: JobsSettings
+) -> None:
+    robot.log(*(("/arm", T0 + n, {"q": [n, 0.5], "pose": {"at": [1.0, 2, n]}, "ids": [n] * n}) for n in range(3)))
+    run_both(robot.storage, jobs)
+    robot.log(("/arm", T0 + 9, {"q": [1, 2, 3]}), ("/arm", T0 + 10, {"q": None}), ("/arm", T0 + 11, {"q": [None, 1]}))
+    robot.log(("/arm", T0 + 12, {"q": [7.5, 8], "pose": {"at": []}}))
+    run_both(robot.storage, jobs)
+    manifest = versions.newest(robot.storage, versions.TELEMETRY)
+    schema = open_table(robot.storage, versions.TELEMETRY, manifest, "arm").schema
+    assert (schema.field("q").type, schema.field("pose_at").type) == (
+        pa.list_(pa.float64(), 2),
+        pa.list_(pa.float64(), 3),
+    )
+    assert schema.field("ids").type == pa.list_(pa.float64())
+    rows = tables(robot.storage)["arm"]
+    assert [row["q"] for row in rows] == [[0, 0.5], [1, 0.5], [2, 0.5], None, None, None, [7.5, 8]]
+    assert [row["q_as_doubles"] for row in rows] == [None, None, None, [1, 2, 3], None, [None, 1], None]
+    assert [row["pose_at"] for row in rows] == [[1, 2, 0], [1, 2, 1], [1, 2, 2], None, None, None, None]
+    catalog = Catalog(robot.storage)
+    found = catalog.sql(
+        "SELECT q[1] AS first, len(q) AS size, coalesce(q_as_doubles, q::double[]) AS joined FROM telemetry.arm ORDER BY t_ns"
+    ).to_pydict()
+    assert found["first"] == [0, 1, 2, None, None, None, 7.5]
+    assert found["size"] == [2, 2, 2, None, None, None, 2]
+    assert found["joined"] == [[0, 0.5], [1, 0.5], [2, 0.5], [1, 2, 3], None, [None, 1], [7.5, 8]]
+    assert catalog.telemetry("/arm", columns=["q"])["q"].to_pylist() == [row["q"] for row in rows]
 
 
 def test_a_topic_that_cannot_be_decoded_is_kept_and_named_and_stops_no_other(robot: Any, jobs: JobsSettings) -> None:

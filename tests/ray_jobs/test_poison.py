@@ -50,8 +50,8 @@ def topic(*, schema: bytes = b"") -> Topic:
 def load(*messages: Message) -> tuple[list[dict[str, object]], int]:
     """The rows, and how many messages could not be decoded."""
     schema = telemetry.infer_schema(messages)
-    loaded = telemetry.load(SEGMENT, mcap(*messages), {table_name("/x"): schema})
-    return loaded.batches[table_name("/x")].to_pylist(), loaded.undecoded["/x"]
+    loaded = telemetry.load(schema, telemetry.read(SEGMENT, mcap(*messages)))
+    return [row for batch in loaded.batches for row in batch.to_pylist()], loaded.undecoded
 
 
 @pytest.mark.parametrize("error", [AttributeError("codec"), MemoryError(), RecursionError(), OverflowError()])
