@@ -96,9 +96,9 @@ def record(robot: Any) -> None:
     for number in range(SEGMENTS):
         times = [T0 + (number * 10 + n) * 10 * MS for n in range(10)]
         robot.log(*(("/q", t_ns, {"position": [t_ns - T0, number]}) for t_ns in times))
-    times = {"start_ns": T0, "end_ns": T0 + MS}
-    robot.store("telemetry", b"no MCAP at all", **times)
-    robot.gap("telemetry", SEGMENTS + 1, SEGMENTS + 3, **times)
+    when = {"start_ns": T0, "end_ns": T0 + MS}
+    robot.store("telemetry", b"no MCAP at all", **when)
+    robot.gap("telemetry", SEGMENTS + 1, SEGMENTS + 3, **when)
     for number in range(FILMS):
         robot.film(T0 + number * 10 * 50 * MS, 10)
     robot.close(T0 + 5_000 * MS)
