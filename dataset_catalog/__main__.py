@@ -3,72 +3,63 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
+
+os.environ.setdefault("LANCE_LOG", "error")  # "no existing dataset, it will be created" is no news; set before Lance
 
 import pyarrow as pa
 import typer
-from rich.console import Console
-from rich.table import Table
-from typer.core import TyperGroup
 
+from dataset_catalog import curate_commands, exchange_commands
 from dataset_catalog.catalog import Catalog
 from dataset_catalog.clip import Clip
 from dataset_catalog.errors import CatalogError
+from dataset_catalog.screen import End, Json, Lake, OneSentence, Robot, Start, Version, Where
+from dataset_catalog.screen import show as draw
 from dataset_catalog.times import parse_ns, to_text
 
-
-class _OneSentence(TyperGroup):
-    """The seam for errors: what a person can put right is one sentence on stderr and exit code 2, never a traceback."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except CatalogError as error:
-            Console(stderr=True, soft_wrap=True).print(f"fleetfeed catalog: {error}", style="red", markup=False)
-            raise typer.Exit(2) from error
-
-
 app = typer.Typer(
-    cls=_OneSentence,
+    cls=OneSentence,
     no_args_is_help=True,
     help="Find what the fleet recorded.",
     add_completion=False,
     rich_markup_mode=None,
 )
 
-Lake = Annotated[
-    str | None, typer.Option("--lake", help="s3://bucket[/prefix] or a folder; else FLEETFEED_STORAGE_URL.")
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")]
-Version = Annotated[str | None, typer.Option(help="A version such as 7 or v7; else the newest.")]
-Robot = Annotated[str | None, typer.Option(help="Only this robot.")]
-Where = Annotated[str | None, typer.Option(help="An SQL predicate.")]
+Sheet = Annotated[Path | None, typer.Option("--sheet", help="Also write what was found as pictures, a PNG.")]
+
+curate_commands.add_to(app)
+exchange_commands.add_to(app)
 
 
 @app.command()
 def robots(lake: Lake = None, as_json: Json = False) -> None:
     """One line a robot."""
-    _show(Catalog.open(lake).robots(), as_json)
+    draw(Catalog.open(lake).robots(), as_json)
 
 
 @app.command()
 def recordings(robot: Robot = None, lake: Lake = None, as_json: Json = False) -> None:
     """One line a recording, oldest first."""
-    _show(Catalog.open(lake).recordings(robot), as_json)
+    draw(Catalog.open(lake).recordings(robot), as_json)
 
 
 @app.command()
 def videos(
     robot: Robot = None,
-    start: Annotated[str | None, typer.Option(help="From this time on, ISO 8601.")] = None,
-    end: Annotated[str | None, typer.Option(help="Before this time, ISO 8601.")] = None,
+    start: Start = None,
+    end: End = None,
     where: Where = None,
+    sheet: Sheet = None,
     lake: Lake = None,
     as_json: Json = False,
 ) -> None:
     """The video segments of a time range; --where takes any column of `segments`."""
     found = Catalog.open(lake).videos(robot, start=start, end=end, where=where)
+    if sheet:
+        found.contact_sheet(sheet)
     columns = [
         "robot_id",
         "stream",
@@ -82,7 +73,57 @@ def videos(
         "luma_mean",
         "state",
     ]
-    _show(found if as_json else found.select(columns), as_json)
+    draw(found if as_json else found.select(columns), as_json)
+
+
+@app.command()
+def episodes(
+    robot: Robot = None,
+    start: Start = None,
+    end: End = None,
+    task: Annotated[str | None, typer.Option(help="Only of this task.")] = None,
+    where: Where = None,
+    sheet: Sheet = None,
+    lake: Lake = None,
+    as_json: Json = False,
+) -> None:
+    """The episodes of all datasets, with what people labelled them."""
+    found = Catalog.open(lake).episodes(robot, start=start, end=end, task=task, where=where)
+    if sheet:
+        found.contact_sheet(sheet)
+    draw(found, as_json)
+
+
+@app.command()
+def telemetry(
+    topic: str,
+    robot: Robot = None,
+    start: Start = None,
+    end: End = None,
+    column: Annotated[list[str] | None, typer.Option(help="Only this column, repeatable.")] = None,
+    lake: Lake = None,
+    as_json: Json = False,
+) -> None:
+    """The messages of a topic, such as /joint_states, as the robots sent them."""
+    draw(Catalog.open(lake).telemetry(topic, robot=robot, start=start, end=end, columns=column), as_json)
+
+
+@app.command()
+def search(
+    words: str,
+    robot: Robot = None,
+    start: Start = None,
+    end: End = None,
+    limit: int = 100,
+    sheet: Sheet = None,
+    lake: Lake = None,
+    as_json: Json = False,
+) -> None:
+    """Where all these words were logged, noted or labelled."""
+    found = Catalog.open(lake).search(words, robot=robot, start=start, end=end, limit=limit)
+    if sheet:
+        found.contact_sheet(sheet)
+    draw(found, as_json)
 
 
 @app.command()
@@ -106,13 +147,13 @@ def clip(
 @app.command()
 def sql(query: str, lake: Lake = None, as_json: Json = False) -> None:
     """One SELECT over every published table; "SHOW ALL TABLES" lists them."""
-    _show(Catalog.open(lake).sql(query), as_json)
+    draw(Catalog.open(lake).sql(query), as_json)
 
 
 @app.command()
 def datasets(lake: Lake = None, as_json: Json = False) -> None:
     """One line a dataset, at its newest version."""
-    _show(Catalog.open(lake).datasets(), as_json)
+    draw(Catalog.open(lake).datasets(), as_json)
 
 
 @app.command()
@@ -141,7 +182,7 @@ def show(name: str, version: Version = None, lake: Lake = None, as_json: Json = 
         return
     typer.echo(f"{name} v{dataset.version}: {len(dataset)} steps")
     for table in (pa.Table.from_pylist(columns), pa.Table.from_pylist(cameras), episodes):
-        _show(table, as_json)
+        draw(table, as_json)
 
 
 @app.command("contact-sheet")
@@ -176,34 +217,6 @@ def _write_whole(out: Path, clip: Clip) -> None:
         raise CatalogError(f"cannot write {out}: {error.strerror}") from error
     finally:
         part.unlink(missing_ok=True)
-
-
-def _show(table: pa.Table, as_json: bool) -> None:
-    if as_json:
-        for row in table.to_pylist():
-            typer.echo(json.dumps(row, default=str))
-        return
-    drawn = Table(*table.schema.names, header_style="bold", box=None, pad_edge=False)
-    for row in table.to_pylist():
-        drawn.add_row(*(_plain(_cell(name, value)) for name, value in row.items()))
-    Console(width=None if Console().is_terminal else 240).print(drawn)
-
-
-def _cell(name: str, value: object) -> str:
-    if value is None:
-        return "–"
-    if name.endswith("_ns") and isinstance(value, int) and value > 10**17:  # a time, not a tolerance or an age
-        return to_text(value)
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, list) and any(isinstance(one, dict) for one in value):
-        return f"{len(value)} × {{{', '.join(value[0])}}}"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _plain(text: str) -> str:
-    """Square brackets are text here, not rich's markup."""
-    return text.replace("[", r"\[")
 
 
 def main() -> None:

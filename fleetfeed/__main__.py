@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
+EXCHANGE = ("import-lerobot", "export-lerobot", "export-mcap")  # commands of the catalog that stand by themselves
 PACKAGES = {"edge": "edge", "ingest": "ingest_serve", "jobs": "ray_jobs", "catalog": "dataset_catalog"}
 
 
@@ -15,6 +16,9 @@ def main() -> None:
         name = words[0]
         sys.argv = [f"fleetfeed {name}", *words[1:]]
         _run(f"{PACKAGES[name]}.__main__", extra=name)
+    elif words and words[0] in EXCHANGE:
+        sys.argv = ["fleetfeed", *words]
+        _run("dataset_catalog.__main__", extra="catalog")
     else:
         _run("fleetfeed.commands", extra="demo")
 

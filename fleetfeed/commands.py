@@ -119,6 +119,13 @@ def demo(
         tour.run(settings, seconds=seconds, keep=keep)
 
 
+EXCHANGE = {
+    "import-lerobot": "A LeRobot dataset into a lake, without a cluster.",
+    "export-lerobot": "Episodes of a dataset as a LeRobot dataset.",
+    "export-mcap": "Episodes of a dataset as MCAP files.",
+}
+for _name, _told in EXCHANGE.items():
+    app.command(_name, help=_told)(lambda: None)  # fleetfeed/__main__.py hands over before this runs
 for _name, _told in PARTS.items():
     app.command(_name, help=f"{_told} (commands of their own: fleetfeed {_name} --help)")(lambda: None)
 

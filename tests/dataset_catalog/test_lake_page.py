@@ -24,6 +24,7 @@ SCHEMAS = {
     "gops": schema.GOPS,
     "statistics": schema.STATISTICS,
     "episodes": schema.EPISODES,
+    "labels": schema.LABELS,
 }
 TELEMETRY_OWN = ["robot_id", "recording_id", "stream", "seq", "t_ns", "sequence"]
 
