@@ -37,7 +37,7 @@ SEGMENTS = pa.schema(
         ("sha256", pa.string()),
         ("key", pa.string()),
         ("received_ns", pa.int64()),
-        ("state", pa.string()),  # ok | gap | quarantined
+        ("state", pa.string()),  # ok | gap | quarantined | expiring | expired
         ("reason", pa.string()),  # why it is quarantined; of a gap "<cause>: <reason>"; else null
         ("messages", pa.int64()),  # of every topic; for an mp4 its frames
         ("topics", pa.list_(TOPIC)),  # of a gap with empty encoding and schema_name

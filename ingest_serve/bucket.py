@@ -103,7 +103,8 @@ class Bucket:
             obstore.put(self._store, key, body, attributes=_JSON)
 
     def delete(self, *keys: str) -> None:
-        """Only for what nobody relies on: probes, and pieces of uploads that are done or given up."""
+        """For what nobody relies on (probes, pieces of uploads that are done or given up), and for what has been kept
+        long enough. What is gone already is no error."""
         with _storage_errors():
             obstore.delete(self._store, list(keys))
 

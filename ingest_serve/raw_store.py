@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import cast
@@ -151,6 +151,11 @@ class RawStore:
     def get(self, segment: SegmentId) -> bytes:
         """The bytes alone, verified as in `read`."""
         return self.read(segment)[1]
+
+    def remove(self, segments: Sequence[SegmentId]) -> None:
+        """For good: only what has been kept as long as the settings say. What is gone already is no error."""
+        if segments:
+            self._bucket.delete(*(segment.key for segment in segments))
 
     def list_streams(self) -> list[tuple[str, str, str]]:
         """Every (robot, recording, stream) that has an object, in order. Names outside the layout are left out."""

@@ -77,7 +77,8 @@ def align(
         at = reached if start + size >= len(plan.work) else position
         done, published = _align(storage, settings, spec, plan.work[start : start + size], published, at, progress)
         summary += done
-    return summary + Summary(NAME, summary.chain, counts={"waiting for data": plan.waiting})
+    notes = (f"{plan.gone} recordings are kept no longer: their episodes stay as they are",) if plan.gone else ()
+    return summary + Summary(NAME, summary.chain, counts={"waiting for data": plan.waiting}, notes=notes)
 
 
 def _align(

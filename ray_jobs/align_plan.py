@@ -33,7 +33,7 @@ from ray_jobs.episodes import (
     lost_label,
     overlaps,
 )
-from ray_jobs.segments_table import Row, rows_after, rows_of, segment_of
+from ray_jobs.segments_table import GONE, Row, rows_after, rows_of, segment_of
 
 _NEEDED = ("robot_id", "recording_id", "stream", "seq", "key", "sha256", "start_ns", "end_ns", "width", "height")
 
@@ -62,10 +62,12 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`work` in order of robot and episode; `waiting`: episodes whose data have not all arrived."""
+    """`work` in order of robot and episode; `waiting`: episodes whose data have not all arrived; `gone`: recordings
+    whose segments are kept no longer, and whose episodes stay as they are."""
 
     work: tuple[Work, ...]
     waiting: int
+    gone: int = 0
 
 
 def make_plan(
@@ -120,7 +122,10 @@ def _plan(
         return Plan((), 0)
     done = _aligned(storage, spec, published, recordings)
     work, waiting = [], 0
-    for recording in _read_recordings(storage, rows_of(storage, indexed, recordings), threads):
+    rows = rows_of(storage, indexed, recordings)
+    gone = {row["recording_id"] for row in rows if row["state"] in GONE}
+    kept = [row for row in rows if row["recording_id"] not in gone]
+    for recording in _read_recordings(storage, kept, threads):
         for episode in episodes_of(recording):
             one = replace(work_on(episode, recording, spec), replaces=_replaced(episode, done))
             if not is_wanted(one, done.get(episode.episode_id)):
@@ -130,7 +135,7 @@ def _plan(
             else:
                 waiting += 1
     work.sort(key=lambda one: (one.episode.robot_id, one.episode.episode_id))
-    return Plan(tuple(work), waiting)
+    return Plan(tuple(work), waiting, len(gone))
 
 
 def _replaced(episode: Episode, done: Mapping[str, Told]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The job maintain: keeps the lake fast and small. Compaction, indices, old versions, abandoned uploads; then nothing.
 
-It changes no row. Each chain is published by itself, so a killed run has done a part, and the next does the rest.
+It changes no row, but where the settings say how long data are kept (`retention.py`). Each chain is published by
+itself, so a killed run has done a part, and the next does the rest.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from dataset_catalog.errors import CommitLost, VersionConflict
 from dataset_catalog.storage import Storage
 from ingest_serve.arrivals import ArrivalLog
 from ingest_serve.pieces import Pieces
-from ray_jobs import cleanup, upkeep
+from ray_jobs import cleanup, retention, upkeep
 from ray_jobs.cluster import Progress, no_progress
 from ray_jobs.settings import JobsSettings
 from ray_jobs.summary import Summary
 
 NAME = "maintain"
+_EVERY = "every chain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ def run(
         progress(done, len(chains) + 1)
         summary = summary + chain.keep_up() + chain.clean()
     progress(len(chains), len(chains) + 1)
+    summary += _expire(storage, settings, dry_run=dry_run)
     if storage.is_s3 and not dry_run:
         summary += _clear(storage, settings)
     progress(len(chains) + 1, len(chains) + 1)
@@ -76,6 +79,23 @@ def _chains(storage: Storage) -> Iterator[str]:
     yield from cleanup.CONTINUOUS
     for name in versions.list_datasets(storage):
         yield f"{versions.DATASETS}/{name}"
+
+
+def _expire(storage: Storage, settings: JobsSettings, *, dry_run: bool) -> Summary:
+    """What has been kept as long as the settings say."""
+    summary = _summary()
+    jobs = {retention.expire_raw: settings.keep_raw_days, retention.expire_telemetry: settings.keep_telemetry_days}
+    for job, days in jobs.items():
+        if days is None:
+            continue
+        try:
+            done = job(storage, before_ns=time.time_ns() - int(days * cleanup.DAY_S * 1e9), dry_run=dry_run)
+        except (VersionConflict, CommitLost) as error:
+            summary += _summary((f"what is too old is left for the next run: {error}",))
+            continue
+        found = {"segments expiring": done.marked, "segments expired": done.removed, "rows expired": done.rows}
+        summary += replace(_summary(freed=done.freed), versions=done.published) + Summary(NAME, _EVERY, counts=found)
+    return summary
 
 
 def _clear(storage: Storage, settings: JobsSettings) -> Summary:
@@ -102,4 +122,4 @@ def _summary(
         "abandoned uploads": uploads,
         "bytes freed": freed,
     }
-    return Summary(NAME, "every chain", counts=counts, notes=notes)
+    return Summary(NAME, _EVERY, counts=counts, notes=notes)

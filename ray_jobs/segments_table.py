@@ -13,6 +13,8 @@ from edge.wire import SegmentId
 
 Row = dict[str, Any]
 
+EXPIRING, EXPIRED = "expiring", "expired"
+GONE = (EXPIRING, EXPIRED)  # states of segments whose bytes are to be removed, or are: `retention.py`
 ORDER = [(name, "ascending") for name in ("robot_id", "recording_id", "stream", "seq")]
 _COLUMNS = [
     *("robot_id", "recording_id", "stream", "seq", "last_seq", "kind", "content_type", "start_ns", "end_ns"),

@@ -45,6 +45,15 @@ class JobsSettings(TableSettings):
     keep_version_days: float = Field(
         7.0, ge=0, description="How long `maintain` keeps table versions that no dataset version needs, in days."
     )
+    keep_raw_days: float | None = Field(
+        None,
+        gt=0,
+        description="How long raw segments stay after the last one of their recording came, in days; unset: for ever. "
+        "`maintain` marks them one time and removes them the next; rows, thumbnails and datasets stay.",
+    )
+    keep_telemetry_days: float | None = Field(
+        None, gt=0, description="How long rows stay in telemetry tables, by their time, in days; unset: for ever."
+    )
     keep_upload_days: float = Field(
         7.0, gt=0, description="How long it keeps the pieces of uploads that no robot goes on with, in days."
     )
