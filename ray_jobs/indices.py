@@ -45,7 +45,7 @@ class Index:
 def wanted(schema: pa.Schema) -> Iterator[Index]:
     """The indices of a table with these columns."""
     for field in schema:
-        kind = _KINDS.get(field.name)
+        kind = None if pa.types.is_nested(field.type) else _KINDS.get(field.name)  # a dataset may call a vector `state`
         if kind is not None and (kind != "INVERTED" or pa.types.is_string(field.type)):
             yield Index(field.name, kind)
 

@@ -14,6 +14,7 @@ import pytest
 
 from dataset_catalog import publish, versions
 from dataset_catalog.errors import CommitLost, NotFound, VersionConflict
+from dataset_catalog.schema import SEGMENTS, steps_schema
 from dataset_catalog.storage import Storage
 from dataset_catalog.tables import open_table
 from ray_jobs import cleanup, maintain, upkeep
@@ -252,3 +253,10 @@ def test_a_run_under_way_is_not_disturbed_by_a_cleanup(lake: Storage) -> None:
 def test_only_words_get_an_index_of_words() -> None:
     schema = pa.schema([("message", pa.int64()), ("task", pa.string()), ("value", pa.float64())])
     assert [(index.column, index.kind) for index in wanted(schema)] == [("task", "INVERTED")]
+
+
+def test_a_vector_that_has_an_indexed_columns_name_gets_no_index() -> None:
+    steps = steps_schema({"state": 3}, [])
+
+    assert "state" not in {index.column for index in wanted(steps)}
+    assert "state" in {index.column for index in wanted(SEGMENTS)}
