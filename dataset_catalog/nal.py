@@ -71,7 +71,7 @@ def shows_as_coded(sets: tuple[bytes, ...]) -> bool:
 
 def _order_count_type(sps: bytes) -> int:
     """-1 behind a scaling matrix, which is not read."""
-    bits = _Bits(sps[4:])
+    bits = Bits(sps[4:])
     bits.ue()
     if sps[1] in _CHROMA_PROFILES:
         bits.take(bits.ue() == 3)
@@ -96,7 +96,7 @@ def _avc_chroma(sps: bytes) -> bytes:
     """What profiles from High on tell beside: chroma format and bit depths."""
     if sps[1] not in _CHROMA_PROFILES:
         return b""
-    bits = _Bits(sps[4:])
+    bits = Bits(sps[4:])
     bits.ue()
     chroma = bits.ue()
     if chroma == 3:
@@ -108,7 +108,7 @@ def _hevc_configuration(sets: tuple[bytes, ...]) -> bytes:
     sps = next(unit for unit in sets if _kind("hevc", unit) == _HEVC_SPS)
     plain = sps.replace(b"\0\0\3", b"\0\0")
     general, layers, nested = plain[3:15], plain[2] >> 1 & 7, plain[2] & 1
-    bits = _Bits(plain[15:])
+    bits = Bits(plain[15:])
     _skip_sub_layers(bits, layers)
     bits.ue()
     chroma = bits.ue()
@@ -123,7 +123,7 @@ def _hevc_configuration(sets: tuple[bytes, ...]) -> bytes:
     return b"\1" + general + b"\xf0\0\xfc" + depths + b"\0\0" + end + arrays
 
 
-def _skip_sub_layers(bits: _Bits, layers: int) -> None:
+def _skip_sub_layers(bits: Bits, layers: int) -> None:
     present = [(bits.take(1), bits.take(1)) for _ in range(layers)]
     bits.take(2 * (8 - layers) if layers else 0)
     for profile, level in present:
@@ -139,7 +139,7 @@ def _sized(unit: bytes) -> bytes:
     return struct.pack(">H", len(unit)) + unit
 
 
-class _Bits:
+class Bits:
     """Bits of a raw byte sequence payload, most significant first; `IndexError` past its end."""
 
     def __init__(self, payload: bytes) -> None:
@@ -154,7 +154,7 @@ class _Bits:
         return value
 
     def ue(self) -> int:
-        """An Exp-Golomb code (H.264, 9.1)."""
+        """An Exp-Golomb code (H.264, 9.1); of a signed one the code number, good enough to skip it."""
         zeros = 0
         while not self.take(1):
             zeros += 1

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from dataset_catalog.nal import Bits
+
 IDR, SPS = 5, 7
 MAX_FRAME_NUM_BITS = 16  # 7.4.2.1.1
 _SLICES = (1, 5)
@@ -83,7 +85,7 @@ def _numbering(unit: bytes, known: _Numbering | None) -> _Numbering | None:
 
 def _read_sps(nal: bytes) -> _Numbering | None:
     """None where pictures may be missing by design, or the set is of a kind that we don't read (scaling matrices)."""
-    bits = _Bits(nal[1 : _HEADER_BYTES + 1])
+    bits = Bits(nal[1 : _HEADER_BYTES + 1])
     try:
         profile = bits.take(24) >> 16
         bits.ue()
@@ -106,7 +108,7 @@ def _read_sps(nal: bytes) -> _Numbering | None:
     return _Numbering(frame_num_bits, separate_planes) if progressive and not gaps_allowed else None
 
 
-def _skip_order_count(bits: _Bits) -> None:
+def _skip_order_count(bits: Bits) -> None:
     kind = bits.ue()
     if kind == 0:
         bits.ue()
@@ -117,7 +119,7 @@ def _skip_order_count(bits: _Bits) -> None:
 
 
 def _frame_num(begin: bytes, numbering: _Numbering) -> int | None:
-    bits = _Bits(begin[1:])
+    bits = Bits(begin[1:])
     try:
         bits.ue(), bits.ue(), bits.ue()
         if numbering.separate_planes:
@@ -125,25 +127,3 @@ def _frame_num(begin: bytes, numbering: _Numbering) -> int | None:
         return bits.take(numbering.frame_num_bits)
     except IndexError:
         return None
-
-
-class _Bits:
-    """Bits of a raw byte sequence payload, most significant first; `IndexError` past its end."""
-
-    def __init__(self, nal: bytes) -> None:
-        self._bytes = nal.replace(b"\0\0\3", b"\0\0")  # emulation prevention
-        self._at = 0
-
-    def take(self, count: int) -> int:
-        value = 0
-        for _ in range(count):
-            value = value << 1 | (self._bytes[self._at >> 3] >> (7 - (self._at & 7))) & 1
-            self._at += 1
-        return value
-
-    def ue(self) -> int:
-        """Exp-Golomb code (9.1); of a signed one the code number, good enough to skip it."""
-        zeros = 0
-        while not self.take(1):
-            zeros += 1
-        return (1 << zeros) - 1 + self.take(zeros)
