@@ -17,11 +17,13 @@ from dataset_catalog.errors import NotFound, QueryError
 from dataset_catalog.filters import between, matching
 from dataset_catalog.selection import Selection, part_of
 from dataset_catalog.statistics import Statistics
+from dataset_catalog.storage import Storage
 from dataset_catalog.tables import contains
 from dataset_catalog.times import Time, to_ns
 from dataset_catalog.versions import DATASETS, Manifest
 
 if TYPE_CHECKING:
+    from dataset_catalog.encoding import Codec
     from dataset_catalog.fit import Fit, Size
     from dataset_catalog.names import Naming
     from dataset_catalog.normalize import Normalizer
@@ -80,6 +82,10 @@ class Dataset:
     def label_version(self) -> int:
         """The version of the labels that its episodes are read with; 0 where nobody has labelled anything."""
         return self._contents.labels.n if self._contents.labels else 0
+
+    @property
+    def storage(self) -> Storage:
+        return self._contents.storage
 
     @property
     def uri(self) -> str:
@@ -290,6 +296,29 @@ class Dataset:
         from dataset_catalog.contact_sheet import write_contact_sheet
 
         return write_contact_sheet(self, Path(path), camera=camera, columns=columns, rows=rows, cols=cols)
+
+    def materialize(
+        self, *, image_size: Size | None = None, codec: Codec = "h264-g10", fit: Fit = "stretch", quiet: bool = False
+    ) -> Dataset:
+        """Encode the selected episodes' video anew at training resolution, as the dataset's next version: this
+        selection of it is returned. In this process on every CPU, with a progress bar on stderr unless `quiet`.
+
+        image_size  (height, width); None keeps each camera's own
+        codec       `h264-g10`, `h264-g2` or `jpeg`: see `dataset_catalog.encoding`
+        fit         as in `windows`, which then read it where they ask for this very size and fit
+
+        What is there already is not made again; a killed run is run again. The same as a Ray job:
+        `fleetfeed jobs run materialize`. Raises `WindowError` for what cannot be encoded so, `VersionConflict` unless
+        this is the newest version, and `DecodeError` for a video that does not decode.
+        """
+        from dataset_catalog.encoding import Encoding
+        from dataset_catalog.materialize import materialize, newest_of
+        from dataset_catalog.progress import bar
+
+        encoding = Encoding(codec, image_size, fit)
+        with bar(f"{self.name}: {encoding.label}", quiet=quiet) as progress:
+            made = materialize(newest_of(self), encoding, self.selection.episode_ids, progress=progress)
+        return Dataset(Contents(self.storage, self.name, made.manifest), self._narrowed, self.conditions)
 
     def _place(self, row: int | tuple[str, int]) -> tuple[str, int]:
         if isinstance(row, tuple):

@@ -19,11 +19,11 @@ MADE = Track("h264", b"", (), "")  # what a rendition's GOPs are of: H.264 in An
 def gop_batch(about: Mapping[str, Any], track: Track, gops: Sequence[Gop], frames: Frames) -> pa.RecordBatch:
     """Rows of `gops`, numbered on from those of `frames`, which learns their frames' times.
 
-    about  the columns that are the same for all: episode, robot, camera, width, height, source. A rendition's width
-           and height are even.
+    about  the columns that are the same for all: episode, robot, camera, width, height, source. Of a rendition in
+           H.264 width and height are even.
     """
     same = {**about, "rendition": frames.rendition, "codec": track.codec, "extradata": track.extradata}
-    if frames.rendition != ORIGINAL:
+    if frames.rendition != ORIGINAL and track.codec == MADE.codec:
         same |= {"width": about["width"] & ~1, "height": about["height"] & ~1}
     rows = [{**same, **_row(gop, frames)} for gop in gops]
     arrays = [_array(name, [row[name] for row in rows]) for name in GOPS.names]

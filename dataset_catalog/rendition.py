@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
-from fractions import Fraction
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-import av
+import cv2
 import numpy as np
 from av.video.frame import PictureType
 
-from dataset_catalog.luma import quarter_luma
+from dataset_catalog.decoders import JPEG
+from dataset_catalog.encoding import Encoding
+from dataset_catalog.luma import QUARTER, quarter_luma
 from dataset_catalog.tracks import Gop, Packet, Track
-from dataset_catalog.video import decode_gop, each_frame
+from dataset_catalog.video import each_frame
 
 ORIGINAL = "original"
 H264_G10 = "h264-g10"
-GOP_FRAMES = 10
-CRF = 21
+AS_ALIGNED = Encoding("h264-g10", crf=21, preset="veryfast", tune="fastdecode")  # quick to make while aligning
 MAX_COPIED_GOP = 30
 
 
@@ -55,59 +55,53 @@ def can_copy(track: Track) -> bool:
     return track.codec == "h264" and all(len(gop.packets) <= MAX_COPIED_GOP and not gop.reorders for gop in track.gops)
 
 
-def encode(track: Track, gops: list[Gop], fidelity: Fidelity) -> list[Gop]:
+def encode(track: Track, gops: list[Gop], fidelity: Fidelity, encoding: Encoding = AS_ALIGNED) -> list[Gop]:
     """These GOPs of a track, decoded and encoded anew; every new frame is decoded again and measured.
 
     Raises `DecodeError` where one does not decode to as many sound frames as it has packets.
     """
     times = [t_ns for gop in gops for t_ns in gop.frame_t_ns]
+    frames = (frame for gop in gops for frame in _frames(track, gop))
     lumas: list[Any] = []
-    packets: list[Packet] = []
-    encoder: Any = None
-    for frame in (frame for gop in gops for frame in _frames(track, gop)):
-        encoder = encoder or _encoder(frame)
-        lumas.append(quarter_luma(frame).copy())
-        frame = _as_420(frame, encoder)
-        frame.pts = len(lumas) - 1
-        frame.pict_type = PictureType.NONE  # the source's keyframes are not ours
-        packets += [Packet(times[p.pts], bytes(p), p.is_keyframe) for p in encoder.encode(frame)]
-    packets += [Packet(times[p.pts], bytes(p), p.is_keyframe) for p in encoder.encode(None)] if encoder else []
-    made = list(Track("h264", b"", tuple(packets), "").gops)
-    for luma, frame in zip(lumas, _decoded(made), strict=True):
+    packets = tuple((_jpegs if encoding.is_jpeg else _h264)(frames, encoding, times, lumas))
+    like = made_of(encoding)
+    made = _in_rows(packets, encoding.gop_frames) if encoding.is_jpeg else list(replace(like, packets=packets).gops)
+    decoded = (frame for gop in made for frame in _frames(like, gop))
+    for luma, frame in zip(lumas, decoded, strict=True):
         fidelity.add(luma, quarter_luma(frame))
     fidelity.source_bytes += sum(gop.bytes for gop in gops)
     fidelity.bytes += sum(gop.bytes for gop in made)
     return made
 
 
+def made_of(encoding: Encoding) -> Track:
+    """What a rendition's GOPs are of: H.264 in Annex B, or JPEGs."""
+    return Track(JPEG if encoding.is_jpeg else "h264", b"", (), "")
+
+
+def _in_rows(packets: tuple[Packet, ...], count: int) -> list[Gop]:
+    """Pictures that need no other, `count` to a row."""
+    return [Gop(packets[first : first + count]) for first in range(0, len(packets), count)]
+
+
+def _h264(frames: Iterable[Any], encoding: Encoding, times: list[int], lumas: list[Any]) -> Iterator[Packet]:
+    encoder: Any = None
+    for number, source in enumerate(frames):
+        frame = encoding.fitted(source)
+        lumas.append(quarter_luma(frame).copy())
+        encoder = encoder or encoding.h264(frame)
+        frame.pts = number
+        frame.pict_type = PictureType.NONE  # the source's keyframes are not ours
+        yield from (Packet(times[p.pts], bytes(p), p.is_keyframe) for p in encoder.encode(frame))
+    yield from (Packet(times[p.pts], bytes(p), p.is_keyframe) for p in encoder.encode(None)) if encoder else ()
+
+
+def _jpegs(frames: Iterable[Any], encoding: Encoding, times: list[int], lumas: list[Any]) -> Iterator[Packet]:
+    for t_ns, frame in zip(times, frames, strict=True):
+        picture = encoding.picture(frame)
+        lumas.append(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[::QUARTER, ::QUARTER].copy())
+        yield Packet(t_ns, encoding.jpeg(picture), keyframe=True)
+
+
 def _frames(track: Track, gop: Gop) -> Iterator[Any]:
     return each_frame(track.codec, track.extradata, [packet.data for packet in gop.packets])
-
-
-def _decoded(gops: list[Gop]) -> Iterator[Any]:
-    for gop in gops:
-        yield from decode_gop("h264", None, [packet.data for packet in gop.packets])
-
-
-def _encoder(frame: Any) -> Any:
-    """One thread, so that the same frames give the same bytes."""
-    codec: Any = av.CodecContext.create("libx264", "w")
-    codec.width, codec.height, codec.pix_fmt = frame.width & ~1, frame.height & ~1, "yuv420p"
-    codec.time_base, codec.framerate = Fraction(1, 30), Fraction(30)
-    codec.gop_size, codec.max_b_frames, codec.thread_count = GOP_FRAMES, 0, 1
-    for property_ in ("color_range", "colorspace", "color_primaries", "color_trc"):
-        setattr(codec, property_, getattr(frame, property_))
-    codec.options = {
-        "preset": "veryfast",
-        "tune": "fastdecode",
-        "crf": str(CRF),
-        "x264-params": f"keyint={GOP_FRAMES}:min-keyint={GOP_FRAMES}:scenecut=0:open-gop=0",
-    }
-    codec.open()
-    return codec
-
-
-def _as_420(frame: Any, encoder: Any) -> Any:
-    if (frame.format.name, frame.width, frame.height) == ("yuv420p", encoder.width, encoder.height):
-        return frame
-    return frame.reformat(width=encoder.width, height=encoder.height, format="yuv420p")

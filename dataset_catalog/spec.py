@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from dataset_catalog.encoding import is_for
 from dataset_catalog.errors import WindowError
 from dataset_catalog.fit import FITS, Fit, Size, scaled
 from dataset_catalog.names import NAMINGS, Naming, check_keys
@@ -234,6 +235,11 @@ def prefer(
         raise WindowError(f"{name} has no video {rendition or ''}; its renditions: {sorted(camera.renditions)}")
     if rendition is not None:
         return (rendition,)
+    fitting = {label: size for label, size in camera.renditions.items() if is_for(label, size=image_size, fit=fit)}
+    if not fitting:
+        raise WindowError(
+            f"{name} has only renditions of another size or fit: {sorted(camera.renditions)}; name one, or its size"
+        )
 
     def cost(item: tuple[str, Size]) -> tuple[bool, int, bool, str]:
         label, (height, width) = item
@@ -241,4 +247,4 @@ def prefer(
         large_enough = height >= needed[0] and width >= needed[1]
         return not large_enough, height * width * (1 if large_enough else -1), label == "original", label
 
-    return tuple(label for label, _ in sorted(camera.renditions.items(), key=cost))
+    return tuple(label for label, _ in sorted(fitting.items(), key=cost))

@@ -19,6 +19,7 @@ from rich.table import Table
 
 os.environ.setdefault("LANCE_LOG", "error")  # "no existing dataset, it will be created" is no news; set before Lance
 
+from dataset_catalog.progress import bar
 from ray_jobs import screen
 
 app = typer.Typer(
@@ -31,10 +32,12 @@ JOBS = {
     "load_telemetry": "Telemetry segments → lake/telemetry/<topic>, one table a topic at its native rate.",
     "align_frames": "An align spec and whole episodes → datasets/<name>: steps, series, gops, statistics, episodes.",
     "backfill": "A robot's episodes or a range of time in a dataset again, also by a changed spec, in a new version.",
+    "materialize": "A rendition of a dataset's video at training resolution → gops, as its next version.",
     "maintain": "Keeps the lake fast and small: compaction, indices, old versions, abandoned uploads.",
 }
 SPECS = Path(__file__).with_name("specs")
 SPECS_TAKEN = ("align_frames", "backfill")
+TAKEN = {"backfill": ("robot", "start", "end"), "materialize": ("dataset", "image_size", "codec", "fit")}
 SPEC_HELP = "Align spec (TOML), for align_frames and backfill; or the name of one that comes with us."
 
 Name = Annotated[str, typer.Argument(help="One of the jobs that `list` names.")]
@@ -43,6 +46,10 @@ DryRun = Annotated[bool, typer.Option(help="Of maintain: say what is due, and ch
 Robot = Annotated[str | None, typer.Option(help="Of backfill: only this robot's episodes.")]
 Start = Annotated[str | None, typer.Option(help="Of backfill: only episodes that end after this ISO 8601 time, or ns.")]
 End = Annotated[str | None, typer.Option(help="Of backfill: only episodes that begin before this one.")]
+Dataset = Annotated[str | None, typer.Option(help="Of materialize: the dataset, whose newest version is taken.")]
+ImageSize = Annotated[str | None, typer.Option(help="Of materialize: HEIGHTxWIDTH, or one number for both.")]
+Codec = Annotated[str | None, typer.Option(help="Of materialize: h264-g10 (else), h264-g2 or jpeg.")]
+FitAs = Annotated[str | None, typer.Option("--fit", help="Of materialize: stretch (else), crop or letterbox.")]
 
 
 @app.command("list")
@@ -62,12 +69,16 @@ def run(
     robot: Robot = None,
     start: Start = None,
     end: End = None,
+    dataset: Dataset = None,
+    image_size: ImageSize = None,
+    codec: Codec = None,
+    fit: FitAs = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one line of JSON.")] = False,
 ) -> None:
     """Run one job until nothing is left to do; a killed run changes nothing and can be run again."""
-    which = _given(robot=robot, start=start, end=end)
+    which = _given(robot=robot, start=start, end=end, dataset=dataset, image_size=image_size, codec=codec, fit=fit)
     _check(name, spec, dry_run=dry_run, which=which)
-    with _told(name), screen.bar(name, quiet=as_json) as progress:
+    with _told(name), bar(name, quiet=as_json) as progress:
         summary = _job(name, spec, progress, dry_run=dry_run, which=which)()
     if as_json:
         print(json.dumps(summary.as_json()))
@@ -83,16 +94,20 @@ def submit(
     robot: Robot = None,
     start: Start = None,
     end: End = None,
+    dataset: Dataset = None,
+    image_size: ImageSize = None,
+    codec: Codec = None,
+    fit: FitAs = None,
 ) -> None:
     """Run one job on the cluster that RAY_API_SERVER_ADDRESS names, and print its id."""
-    which = _given(robot=robot, start=start, end=end)
+    which = _given(robot=robot, start=start, end=end, dataset=dataset, image_size=image_size, codec=codec, fit=fit)
     _check(name, spec, dry_run=dry_run, which=which)
     with _told(name):
         from ray_jobs import submitted
 
         file = spec if spec is not None and spec.exists() else None
         words = ["run", name, "--json", *(["--spec", file.name if file else str(spec)] if spec is not None else [])]
-        words += [word for option, value in which.items() for word in (f"--{option}", value)]
+        words += [word for option, value in which.items() for word in (f"--{option.replace('_', '-')}", value)]
         print(submitted.submit([*words, *(["--dry-run"] if dry_run else [])], file=file))
 
 
@@ -184,8 +199,11 @@ def _check(name: str, spec: Path | None, *, dry_run: bool, which: Mapping[str, s
         raise typer.BadParameter(f"expected one of {', '.join(JOBS)}, got {name!r}")
     if (name in SPECS_TAKEN) != (spec is not None):
         raise typer.BadParameter(f"{' and '.join(SPECS_TAKEN)} need --spec, the other jobs take none")
-    if which and name != "backfill":
-        raise typer.BadParameter("only backfill takes --robot, --start and --end")
+    for option in set(which) - set(TAKEN.get(name, ())):
+        takes = next(job for job, options in TAKEN.items() if option in options)
+        raise typer.BadParameter(f"only {takes} takes --{option.replace('_', '-')}")
+    if name == "materialize" and not {"dataset", "image_size"} <= set(which):
+        raise typer.BadParameter("materialize needs --dataset and --image-size")
     if dry_run and name != "maintain":
         raise typer.BadParameter("only maintain has a dry run")
 
@@ -215,13 +233,18 @@ def _job(
     """A job as a call without arguments. Raises `SpecError` for a spec, `QueryError` for a time that cannot be used."""
     from dataset_catalog.storage import Storage
     from dataset_catalog.times import parse_ns
-    from ray_jobs import align_frames, backfill, index_segments, load_telemetry, maintain
+    from ray_jobs import align_frames, backfill, index_segments, load_telemetry, maintain, materialize
     from ray_jobs.align_spec import AlignSpec
     from ray_jobs.cluster import no_progress
     from ray_jobs.settings import JobsSettings
 
     storage, settings = Storage.open(), JobsSettings()
     more: dict[str, Any] = {"progress": progress or no_progress}
+    if name == "materialize":
+        chosen = dict(which or {})
+        return partial(
+            materialize.run, storage, settings, chosen.pop("dataset"), materialize.encoding(**chosen), **more
+        )
     for option, text in (which or {}).items():
         more |= {option: text} if option == "robot" else {f"{option}_ns": parse_ns(text)}
     if spec is not None:

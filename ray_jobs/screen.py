@@ -1,14 +1,12 @@
-"""What a person sees of the jobs: a bar, a table at the end, how old the lake is, what the cluster does."""
+"""What a person sees of the jobs: a table at the end, how old the lake is, what the cluster does."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -18,21 +16,6 @@ if TYPE_CHECKING:
 
 S_NS = 1_000_000_000
 errors = Console(stderr=True)
-
-
-@contextmanager
-def bar(name: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr; Ray's own bars and logs are off."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=errors, transient=True, disable=quiet) as bars:
-        task = bars.add_task(name, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
 def show(summary: Summary) -> None:

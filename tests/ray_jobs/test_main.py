@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner
 
 from ray_jobs.__main__ import JOBS, app
@@ -73,3 +74,17 @@ def test_every_job_is_listed() -> None:
     listed = CliRunner().invoke(app, ["list"])
     assert all(name in listed.stdout for name in JOBS)
     assert CliRunner().invoke(app, ["run", "sweep"]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["materialize", "--dataset", "pick"], "materialize needs --dataset and --image-size"),
+        (["maintain", "--image-size", "224"], "only materialize takes --image-size"),
+        (["materialize", "--robot", "h1"], "only backfill takes --robot"),
+    ],
+)
+def test_options_of_another_job_are_refused(words: list[str], message: str) -> None:
+    done = CliRunner().invoke(app, ["run", *words])
+    assert done.exit_code == 2
+    assert message in " ".join(done.output.replace("│", " ").split())
