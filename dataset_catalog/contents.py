@@ -94,7 +94,7 @@ class Contents:
     def columns(self) -> dict[str, Column]:
         return {
             name: Column(it["size"], tuple(it["names"]) if it["names"] else None, it["policy"], it["tolerance_ns"])
-            for name, it in self._declared.items()
+            for name, it in self.declared.items()
             if name not in self.camera_names
         }
 
@@ -105,11 +105,11 @@ class Contents:
             view = View("gops", self.table("gops"), columns=("camera", "rendition", "height", "width"))
             for row in query(_RENDITIONS, [view]).to_pylist():
                 renditions.setdefault(row["camera"], {})[row["rendition"]] = (row["height"], row["width"])
-        tolerance = {name: it["tolerance_ns"] for name, it in self._declared.items()}
+        tolerance = {name: it["tolerance_ns"] for name, it in self.declared.items()}
         return {name: Camera(tolerance.get(name, CAMERA_TOLERANCE_NS), sizes) for name, sizes in renditions.items()}
 
     @cached_property
-    def _declared(self) -> dict[str, Any]:
+    def declared(self) -> dict[str, Any]:
         """What the episodes say of their columns; where they differ the first that says something."""
         declared: dict[str, dict[str, Any]] = {}
         texts = self.table("episodes").to_table(columns=["columns"])["columns"]

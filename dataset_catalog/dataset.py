@@ -116,6 +116,11 @@ class Dataset:
             part = apply(part, condition | {"part": "train"} if "train" in condition.get("shares", ()) else condition)
         return part
 
+    def declared(self, name: str) -> dict[str, Any]:
+        """What the episodes say of a column or camera, with what is only for people: its topic, or LeRobot's feature."""
+        about: dict[str, Any] = self._contents.declared.get(name, {})
+        return about
+
     def table(self, name: str) -> Any:
         """A whole table of the dataset, such as `steps`, as a `lance.LanceDataset` at this version."""
         return self._contents.table(name)

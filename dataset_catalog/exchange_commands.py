@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from dataset_catalog.catalog import Catalog
+from dataset_catalog.progress import bar
+from dataset_catalog.screen import Lake, Version, Where
 
 
 def add_to(app: typer.Typer) -> None:
     app.command("import-lerobot")(import_lerobot)
+    app.command("export-lerobot")(export_lerobot)
+    app.command("export-mcap")(export_mcap)
 
 
 def import_lerobot(
@@ -25,7 +27,7 @@ def import_lerobot(
     """Bring a LeRobot dataset into a lake; what is there already stays as it is."""
     from dataset_catalog.import_lerobot import import_lerobot
 
-    with _bar("importing") as progress:
+    with bar("importing", quiet=False) as progress:
         done = import_lerobot(source, lake, name=name, robot=robot, progress=progress)
     if done.version is None:
         typer.echo(f"{done.name}: nothing new")
@@ -35,10 +37,38 @@ def import_lerobot(
         typer.echo(f"  {note}")
 
 
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, counted in episodes."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+def export_lerobot(
+    name: Annotated[str, typer.Argument(help="A dataset.")],
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    form: Annotated[str, typer.Option("--format", help="v2.1 or v3.0.")] = "v3.0",
+    where: Where = None,
+    version: Version = None,
+    lake: Lake = None,
+) -> None:
+    """Write a dataset, or what --where selects, in LeRobot's format."""
+    from dataset_catalog.export_lerobot import export_lerobot
+
+    dataset = Catalog.open(lake).dataset(name, version).select(where=where)
+    with bar("exporting", quiet=False) as progress:
+        done = export_lerobot(dataset, folder, version=form, progress=progress)  # type: ignore[arg-type]
+    typer.echo(f"{folder}: {done.episodes} episodes, {done.frames} frames")
+    for note in done.notes:
+        typer.echo(f"  {note}")
+
+
+def export_mcap(
+    name: Annotated[str, typer.Argument(help="A dataset.")],
+    folder: Annotated[Path, typer.Argument(help="Where the files go.")],
+    where: Where = None,
+    version: Version = None,
+    lake: Lake = None,
+) -> None:
+    """Write the episodes of a dataset, or what --where selects, as MCAP files."""
+    from dataset_catalog.export_mcap import export_mcap
+
+    dataset = Catalog.open(lake).dataset(name, version).select(where=where)
+    with bar("exporting", quiet=False) as progress:
+        done = export_mcap(dataset, folder, progress=progress)
+    typer.echo(f"{folder}: {len(done.files)} files, {done.messages} messages")
+    for note in done.notes:
+        typer.echo(f"  {note}")

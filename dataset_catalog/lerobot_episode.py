@@ -156,13 +156,13 @@ def _episode_row(
             "names": column.names,
             "policy": column.policy,
             "tolerance_ns": column.tolerance_ns,
-            "feature": layout.features[short],
+            "lerobot": {"name": layout.features[short], **files.features[layout.features[short]]},
         }
         for short, column in layout.columns.items()
     }
     for short, camera in layout.cameras.items():
         about = {"camera": True, "tolerance_ns": camera.tolerance_ns, "rendition": frames[short].rendition}
-        columns[short] = about | {"feature": layout.features[short]}
+        columns[short] = about | {"lerobot": {"name": layout.features[short], **files.features[layout.features[short]]}}
     paths = dict.fromkeys([source.data, *(film.path for film in source.films.values())])
     sources = [{"key": _key(files, path, name), "sha256": files.sha256(path)} for path in paths]
     told = {"success": None, "notes": None, "steps": steps, "columns": json.dumps(columns), "sources": sources}

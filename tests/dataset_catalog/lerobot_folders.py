@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,28 @@ def frames_of(path: Path) -> list[np.ndarray]:
     """(height, width, 3) RGB of every frame, by one decoder from the beginning."""
     with av.open(str(path)) as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def original(dataset: Any, episode: str, camera: str = "head") -> list[bytes]:
+    """The packets that are stored as they were encoded."""
+    where = f"episode_id = '{episode}' AND camera = '{camera}' AND rendition = 'original'"
+    table = dataset.table("gops").to_table(
+        columns=["gop", "packet_bytes", "payload"], filter=where, blob_handling="all_binary"
+    )
+    packets = []
+    for row in table.sort_by("gop").to_pylist():
+        ends = np.cumsum([0, *row["packet_bytes"]])
+        packets += [row["payload"][a:b] for a, b in pairwise(ends)]
+    return packets
+
+
+def same(found: Any, wanted: Any) -> bool:
+    """Bit for bit the same float32."""
+    a, b = (np.array(one.to_pylist(), np.float32).view(np.uint32) for one in (found, wanted))
+    return a.shape == b.shape and bool((a == b).all())
+
+
+def psnr_db(found: list[np.ndarray], wanted: list[np.ndarray]) -> float:
+    """Of all pictures together."""
+    error = np.square(np.stack(found).astype(np.float64) - np.stack(wanted)).mean()
+    return float(10 * np.log10(255**2 / error)) if error else float("inf")

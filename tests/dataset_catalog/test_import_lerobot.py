@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from dataset_catalog.catalog import Catalog
@@ -16,7 +13,15 @@ from dataset_catalog.dataset import Dataset
 from dataset_catalog.errors import FormatError
 from dataset_catalog.import_lerobot import import_lerobot
 from dataset_catalog.spec import horizon
-from tests.dataset_catalog.lerobot_folders import CHUNK, FPS, frames_of, packets_of, rows_of, write_folder
+from tests.dataset_catalog.lerobot_folders import (
+    CHUNK,
+    FPS,
+    frames_of,
+    original,
+    packets_of,
+    rows_of,
+    write_folder,
+)
 
 HEAD = f"videos/{CHUNK}/observation.images.head"
 
@@ -35,19 +40,6 @@ def dataset(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     assert told == [(1, 2), (2, 2)]
     assert any(note.startswith("reward is rounded to float32, by ") for note in done.notes)
     return Catalog.open(str(lake)).dataset("small_set")
-
-
-def original(dataset: Dataset, episode: str, camera: str = "head") -> list[bytes]:
-    """The packets that are stored as they were encoded."""
-    where = f"episode_id = '{episode}' AND camera = '{camera}' AND rendition = 'original'"
-    table = dataset.table("gops").to_table(
-        columns=["gop", "packet_bytes", "payload"], filter=where, blob_handling="all_binary"
-    )
-    packets = []
-    for row in table.sort_by("gop").to_pylist():
-        ends = np.cumsum([0, *row["packet_bytes"]])
-        packets += [row["payload"][a:b] for a, b in pairwise(ends)]
-    return packets
 
 
 def test_every_number_is_there_at_its_time(dataset: Dataset) -> None:
@@ -138,29 +130,3 @@ def test_what_is_no_dataset_is_told_in_a_sentence(folder: Path, tmp_path: Path) 
     with pytest.raises(FormatError, match=r"episode_000000.mp4 is not a video"):
         import_lerobot(other, tmp_path / "lake", name="y")
     assert Catalog.open(str(tmp_path / "lake")).datasets()["name"].to_pylist() == ["x"]
-
-
-def test_a_real_robots_episodes_come_in_as_they_are(real_data: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "g1"
-    for path in (real_data / "g1").rglob("*"):
-        if path.is_file() and (path.parent.name == "meta" or "000002" in path.name):
-            target = folder / path.relative_to(real_data / "g1")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(path)
-    import_lerobot(folder, tmp_path / "lake")
-    dataset = Catalog.open(str(tmp_path / "lake")).dataset("g1")
-    rows = pq.read_table(next(folder.glob("data/*/*.parquet")))
-    film = next(folder.glob("videos/*/*/*.mp4"))
-    steps = dataset.steps()
-    for column, feature in {"state": "observation.state", "action": "action"}.items():
-        assert same(steps[column], rows[feature])
-    assert original(dataset, "g1-000002", "cam_high") == packets_of(film)
-    assert dataset.columns["state"].names is not None
-    assert set(dataset.cameras["cam_high"].renditions) == {"original", "h264-g10"}
-    assert dataset.lineage(7)["key"].to_pylist()[0] == f"lerobot/g1/{film.relative_to(folder)}"
-
-
-def same(found: Any, wanted: Any) -> bool:
-    """Bit for bit the same float32."""
-    a, b = (np.array(one.to_pylist(), np.float32).view(np.uint32) for one in (found, wanted))
-    return a.shape == b.shape and bool((a == b).all())
