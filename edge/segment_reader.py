@@ -11,6 +11,7 @@ import struct
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import IO, Any
 
 import numpy as np
@@ -32,6 +33,9 @@ _FIELDS = struct.Struct("<HIQQ")  # what stands before a message's data: channel
 _MESSAGE_HEAD = np.dtype(
     [("opcode", "u1"), ("size", "<u8"), ("channel", "<u2"), ("sequence", "<u4"), ("t_ns", "<u8"), ("publish_ns", "<u8")]
 )
+_HEAD_BYTES = _MESSAGE_HEAD.itemsize
+_WITHIN_HEAD = np.arange(_HEAD_BYTES)
+_MESSAGE = int(Opcode.MESSAGE)  # comparing with a member of an enum takes twice as long
 _DESCRIBING: dict[int, Any] = {Opcode.SCHEMA: Schema, Opcode.CHANNEL: Channel}
 _IN_PIECES = {Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE}
 
@@ -157,7 +161,7 @@ def _messages(piece: bytes, described: _Described) -> Iterator[Message]:
         start, at = at + _HEAD.size, at + _HEAD.size + size
         if at > end:
             raise EOFError(f"a record of {size} bytes reaches beyond its chunk")
-        if opcode == Opcode.MESSAGE:
+        if opcode == _MESSAGE:
             if size < _FIELDS.size:
                 raise EOFError(f"a message record of {size} bytes")
             channel, sequence, t_ns, publish_ns = _FIELDS.unpack_from(piece, start)
@@ -165,55 +169,63 @@ def _messages(piece: bytes, described: _Described) -> Iterator[Message]:
                 raise ValueError(f"a message's time must be below {MAX_TIME_NS} ns, got {t_ns}")
             yield Message(topics[channel], t_ns, sequence, piece[start + _FIELDS.size : at], publish_ns)
         elif opcode in _DESCRIBING:
-            described.add(_DESCRIBING[opcode].read(_stream(piece[start:at])))
+            described.add(_description(opcode, piece[start:at]))
 
 
 def _by_topic(
     piece: bytes, described: _Described, wanted: Container[str] | None
 ) -> Iterator[tuple[int, TopicMessages | None]]:
     """How many messages of a topic come next, and these, if they are wanted."""
-    starts: list[int] = []
-    end, at, unpack = len(piece), 0, _HEAD.unpack_from
+    records: dict[int, list[int]] = {}  # channel → where its records begin
+    end, at, unpack, head_size, least_size = len(piece), 0, _HEAD.unpack_from, _HEAD.size, _FIELDS.size
     while at < end:
         start = at
         opcode, size = unpack(piece, at)
-        at += _HEAD.size + size
+        at += head_size + size
         if at > end:
             raise EOFError(f"a record of {size} bytes reaches beyond its chunk")
-        if opcode == Opcode.MESSAGE:
-            if size < _FIELDS.size:
+        if opcode == _MESSAGE:
+            if size < least_size:
                 raise EOFError(f"a message record of {size} bytes")
-            starts.append(start)
+            channel = piece[start + 9] | piece[start + 10] << 8
+            if channel in records:
+                records[channel].append(start)
+            else:
+                records[channel] = [start]
         elif opcode in _DESCRIBING:
-            yield from _columns(piece, starts, described.topics, wanted)  # what was described before holds for these
-            starts = []
-            described.add(_DESCRIBING[opcode].read(_stream(piece[start + _HEAD.size : at])))
-    yield from _columns(piece, starts, described.topics, wanted)
+            yield from _columns(piece, records, described.topics, wanted)  # what was described before holds for these
+            records = {}
+            described.add(_description(opcode, piece[start + _HEAD.size : at]))
+    yield from _columns(piece, records, described.topics, wanted)
 
 
 def _columns(
-    piece: bytes, starts: Sequence[int], topics: dict[int, Topic], wanted: Container[str] | None
+    piece: bytes, records: dict[int, list[int]], topics: dict[int, Topic], wanted: Container[str] | None
 ) -> Iterator[tuple[int, TopicMessages | None]]:
-    """The messages whose records begin at `starts`, topic by topic."""
-    if not starts:
-        return
-    first = np.array(starts)
-    within = np.arange(_MESSAGE_HEAD.itemsize)
-    heads: Any = np.frombuffer(piece, np.uint8)[first[:, np.newaxis] + within].view(_MESSAGE_HEAD)[:, 0]
-    if (latest := int(heads["t_ns"].max())) >= MAX_TIME_NS:
-        raise ValueError(f"a message's time must be below {MAX_TIME_NS} ns, got {latest}")
-    channels, inverse = np.unique(heads["channel"], return_inverse=True)
-    numbers: dict[Topic, int] = {}  # two channels may be one topic
-    of_channel = [numbers.setdefault(topics[int(channel)], len(numbers)) for channel in channels]
-    number = np.array(of_channel)[inverse]
-    for topic, here in ((topic, np.flatnonzero(number == one)) for topic, one in numbers.items()):
+    """The messages whose records begin there, topic by topic."""
+    of_topic: dict[Topic, list[int]] = {}
+    for channel, starts in records.items():
+        topic = topics[channel]
+        of_topic[topic] = sorted(of_topic[topic] + starts) if topic in of_topic else starts  # channels may share one
+    whole = np.frombuffer(piece, np.uint8)
+    for topic, starts in of_topic.items():
+        first = np.array(starts)
+        heads: Any = whole[first[:, np.newaxis] + _WITHIN_HEAD].view(_MESSAGE_HEAD)[:, 0]
+        if (latest := int(heads["t_ns"].max())) >= MAX_TIME_NS:
+            raise ValueError(f"a message's time must be below {MAX_TIME_NS} ns, got {latest}")
         if wanted is not None and topic.name not in wanted:
-            yield len(here), None
+            yield len(starts), None
             continue
-        begin, size = first[here] + _MESSAGE_HEAD.itemsize, heads["size"][here].astype(np.int64) - _FIELDS.size
-        data = [piece[a:b] for a, b in zip(begin.tolist(), (begin + size).tolist(), strict=True)]
-        t_ns, sequence = (heads[name][here].astype(np.int64) for name in ("t_ns", "sequence"))
-        yield len(here), TopicMessages(topic, t_ns, sequence, data)
+        ends = (first + heads["size"].astype(np.int64) + _HEAD.size).tolist()
+        data = [piece[start + _HEAD_BYTES : end] for start, end in zip(starts, ends, strict=True)]
+        t_ns, sequence = (heads[name].astype(np.int64) for name in ("t_ns", "sequence"))
+        yield len(starts), TopicMessages(topic, t_ns, sequence, data)
+
+
+@lru_cache(maxsize=1024)
+def _description(opcode: int, content: bytes) -> Schema | Channel:
+    """A schema or channel; the segments of a stream all have the same ones. Nobody changes what comes from here."""
+    return _DESCRIBING[opcode].read(_stream(content))
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ def columns_of_json(fields: Mapping[Path, pa.Field], encoded: Sequence[bytes]) -
     own = {path: column for path, column in fields.items() if not path[-1].startswith(MARK)}
     tree = _tree({path: column for path, column in own.items() if _item(column.type) in _READ})
     lines = b"\n".join(encoded)
-    if not tree or not all(one[:1] == b"{" and one[-1:] == b"}" for one in encoded) or not _is_text(lines):
+    if not tree or not _is_an_object_a_line(lines, len(encoded)) or not _is_text(lines):
         return None
     try:
         table = pyarrow.json.read_json(
@@ -42,7 +42,7 @@ def columns_of_json(fields: Mapping[Path, pa.Field], encoded: Sequence[bytes]) -
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return None
     found: dict[str, pa.Array] = {}
-    # each begins and ends an object, so none reaches into the next one, and none holds several if the sum is right
+    # a line begins and ends an object, so none reaches into the next one, and none holds several if the sum is right
     if table.num_rows != len(encoded) or not _take(found, tree, table.combine_chunks().to_batches()[0], lines):
         return None
     lacking = {column.name: pa.nulls(len(encoded), column.type) for column in fields.values()}
@@ -51,6 +51,13 @@ def columns_of_json(fields: Mapping[Path, pa.Field], encoded: Sequence[bytes]) -
 
 def _item(type_: pa.DataType) -> pa.DataType:
     return type_.value_type if pa.types.is_list(type_) or pa.types.is_fixed_size_list(type_) else type_
+
+
+def _is_an_object_a_line(lines: bytes, count: int) -> bool:
+    """Whether no message has a line break, and each begins with { and ends with }."""
+    if not lines.startswith(b"{") or not lines.endswith(b"}"):
+        return False
+    return lines.count(b"\n") == lines.count(b"}\n{") == count - 1
 
 
 def _is_text(lines: bytes) -> bool:

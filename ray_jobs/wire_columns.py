@@ -182,7 +182,7 @@ def _is_read(found: Any, wire_type: int, size: int) -> bool:
 
 
 def _is_list_of_texts(found: Any) -> bool:
-    return found.is_repeated and found.type == FieldDescriptor.TYPE_STRING
+    return bool(found.is_repeated) and found.type == FieldDescriptor.TYPE_STRING
 
 
 def _columns(
