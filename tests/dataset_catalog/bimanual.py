@@ -32,6 +32,13 @@ CAMERAS: dict[str, dict[str, Any]] = {
     "right_wrist": {"every_ms": 33, "size": (48, 48), "tolerance_ns": 20 * MS},
 }
 STEP_NS, GOP = 33 * MS, 8
+ALL = tuple(CAMERAS)
+EPISODES: dict[str, dict[str, Any]] = {
+    "d0": {"task": "fold the towel", "seconds": 2.2, "seed": 0, "cameras": ALL},
+    "d1": {"task": "open the box", "seconds": 1.7, "seed": 1, "cameras": ("head", "left_wrist")},
+    "d2": {"task": None, "seconds": 2.0, "seed": 2, "cameras": ALL},
+    "d3": {"task": "fold the towel", "seconds": 1.3, "seed": 3, "cameras": ("head",)},
+}
 
 
 @dataclass(frozen=True)

@@ -17,20 +17,12 @@ from dataset_catalog.spec import horizon, steps
 from dataset_catalog.storage import Storage
 from dataset_catalog.windows import Windows
 from tests.dataset_catalog import slow
-from tests.dataset_catalog.bimanual import CAMERAS, COLUMNS, Recorded, readings, record, write
-
-ALL = tuple(CAMERAS)
-EPISODES = {
-    "d0": {"task": "fold the towel", "seconds": 2.2, "seed": 0, "cameras": ALL},
-    "d1": {"task": "open the box", "seconds": 1.7, "seed": 1, "cameras": ("head", "left_wrist")},
-    "d2": {"task": None, "seconds": 2.0, "seed": 2, "cameras": ALL},
-    "d3": {"task": "fold the towel", "seconds": 1.3, "seed": 3, "cameras": ("head",)},
-}
+from tests.dataset_catalog.bimanual import CAMERAS, COLUMNS, EPISODES, Recorded, readings, record, write
 
 
 @pytest.fixture(scope="module")
 def episodes() -> dict[str, Recorded]:
-    return {name: record(name, **about) for name, about in EPISODES.items()}  # type: ignore[arg-type]
+    return {name: record(name, **about) for name, about in EPISODES.items()}
 
 
 @pytest.fixture(scope="module")
