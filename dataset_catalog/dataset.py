@@ -117,7 +117,7 @@ class Dataset:
         return part
 
     def declared(self, name: str) -> dict[str, Any]:
-        """What the episodes say of a column or camera, with what is only for people: its topic, or LeRobot's feature."""
+        """What the episodes say of a column or camera, also what is only for people: its topic, or LeRobot's feature."""
         about: dict[str, Any] = self._contents.declared.get(name, {})
         return about
 

@@ -17,7 +17,7 @@ def run(lake: Any, *words: str) -> Any:
 def test_a_selection_is_exported_as_lerobot_and_as_mcap(lake: Any, tmp_path: Path) -> None:
     done = run(lake, "export-lerobot", "pick", str(tmp_path / "lerobot"), "--where", "success", "--format", "v2.1")
     assert done.exit_code == 0, done.output
-    assert done.stdout.splitlines()[0] == f"{tmp_path / 'lerobot'}: 2 episodes, 120 frames"
+    assert done.stdout.splitlines()[0] == f"{tmp_path / 'lerobot'}: 2 episodes, 119 frames"
     assert len(list((tmp_path / "lerobot").glob("videos/*/*/*.mp4"))) == 2
     done = run(lake, "export-mcap", "pick", str(tmp_path / "mcap"), "--where", "success")
     assert done.stdout.startswith(f"{tmp_path / 'mcap'}: 2 files, ")

@@ -9,11 +9,11 @@ import sys
 import pytest
 
 WORDS = {
-    (): ("up", "down", "status", "env", "demo", "edge", "ingest", "jobs", "catalog"),
+    (): ("up", "down", "status", "env", "demo", "edge", "ingest", "jobs", "catalog", "import-lerobot", "export-mcap"),
     ("edge",): ("enrol", "run", "status", "adopt", "replay-lerobot"),
     ("ingest",): ("invite", "revoke", "robots", "token", "check", "openapi"),
     ("jobs",): ("run", "list"),
-    ("catalog",): ("robots", "recordings", "videos", "sql", "datasets", "show", "contact-sheet"),
+    ("catalog",): ("robots", "recordings", "videos", "sql", "datasets", "show", "contact-sheet", "label", "pin"),
 }
 COMMANDS = [(*part, word) for part, words in WORDS.items() for word in words]
 
