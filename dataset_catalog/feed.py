@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,6 +79,7 @@ class WorkerFeed:
             persistent_workers=True,
             multiprocessing_context=start_method,
             collate_fn=_as_it_is,
+            worker_init_fn=_end_with_parent,
             generator=torch.Generator(),  # else each epoch takes a number from the training run's own
         )
 
@@ -129,6 +133,22 @@ class _Worker(Dataset[Batch]):
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def _end_with_parent(_: int) -> None:
+    """In a worker: end it when the training process is gone, however it went.
+
+    PyTorch's own watch looks whether the process that started this one lives. Under forkserver that is the fork server,
+    which lives as long as its children do: after a SIGKILL the two would wait for each other for ever.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_wait_and_exit, args=(parent.sentinel,), daemon=True).start()
+
+
+def _wait_and_exit(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
 
 
 def _cpus() -> int:
