@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
-from dataset_catalog.labels import MAP, applied, current
+from dataset_catalog.labels import applied, current
 from dataset_catalog.sampling import Policy
 from dataset_catalog.sql import View, query
 from dataset_catalog.storage import Storage
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 CAMERA_TOLERANCE_NS = 50_000_000  # of a camera that `episodes.columns` does not list
 
+_ASKED = 1024  # episodes that are asked what their columns mean
 LONG = ("columns", "sources")  # of `episodes`: most of its bytes, and seldom asked for
 ORDER = [(name, "ascending") for name in ("robot_id", "start_ns", "episode_id")]
 _RENDITIONS = "SELECT camera, rendition, min(height) AS height, min(width) AS width FROM gops GROUP BY ALL ORDER BY ALL"
@@ -71,8 +73,7 @@ class Contents:
         rows = self.table("episodes").to_table(columns=names)
         labels = current(self.storage, self.labels)
         if not len(labels):
-            none = pa.repeat(pa.scalar([], MAP), len(rows))
-            return rows.sort_by(ORDER).append_column("labels", none)
+            return rows.sort_by(ORDER).append_column("labels", _no_maps(len(rows)))
         return applied(rows, labels)
 
     def long(self, episode_ids: pa.Array | None = None) -> pa.Table:
@@ -110,10 +111,25 @@ class Contents:
 
     @cached_property
     def declared(self) -> dict[str, Any]:
-        """What the episodes say of their columns; where they differ the first that says something."""
+        """What the episodes say of their columns; where they differ the first of them that says something."""
         declared: dict[str, dict[str, Any]] = {}
-        texts = self.table("episodes").to_table(columns=["columns"])["columns"]
-        for text in texts.drop_null().unique().to_pylist():
+        for text in self._told().drop_null().unique().to_pylist():
             for name, about in json.loads(text).items():
                 declared[name] = about | {key: v for key, v in declared.get(name, {}).items() if v is not None}
         return declared
+
+    def _told(self) -> Any:
+        """`columns` of all episodes, or of evenly chosen ones where there are so many that it would take long: those
+        of one spec say the same."""
+        table = self.table("episodes")
+        count = table.count_rows()
+        if count <= _ASKED:
+            return table.to_table(columns=["columns"])["columns"]
+        chosen = np.unique(np.linspace(0, count - 1, _ASKED).round().astype(np.int64))
+        return table.take(chosen.tolist(), columns=["columns"])["columns"]
+
+
+def _no_maps(count: int) -> Any:
+    """So many empty maps."""
+    nothing = pa.array([], pa.string())
+    return pa.MapArray.from_arrays(pa.array(np.zeros(count + 1, np.int32)), nothing, nothing)

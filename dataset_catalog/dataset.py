@@ -117,7 +117,7 @@ class Dataset:
         return part
 
     def declared(self, name: str) -> dict[str, Any]:
-        """What the episodes say of a column or camera, also what is only for people: its topic, or LeRobot's feature."""
+        """What the episodes say of a column or camera, with what is for people: its topic, or LeRobot's feature."""
         about: dict[str, Any] = self._contents.declared.get(name, {})
         return about
 
@@ -323,7 +323,8 @@ class Dataset:
         encoding = Encoding(codec, image_size, fit)
         with bar(f"{self.name}: {encoding.label}", quiet=quiet) as progress:
             made = materialize(newest_of(self), encoding, self.selection.episode_ids, progress=progress)
-        return Dataset(Contents(self.storage, self.name, made.manifest), self._narrowed, self.conditions)
+        contents = Contents(self.storage, self.name, made.manifest, self._contents.labels)
+        return Dataset(contents, self._narrowed, self.conditions)
 
     def _place(self, row: int | tuple[str, int]) -> tuple[str, int]:
         if isinstance(row, tuple):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dataset_catalog.errors import DecodeError, NotFound, WindowError
@@ -116,16 +117,12 @@ class EpisodeReader:
         self._kept: OrderedDict[str, Episode] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
-        rows = dataset.episodes().select(["episode_id", "task", "start_ns", "end_ns"]).to_pylist()
-        self._rows = {row["episode_id"]: row for row in rows}
+        self._rows = dataset.episodes().select(["episode_id", "task", "start_ns", "end_ns"])
 
     def get(self, episode_ids: Iterable[str]) -> dict[str, Episode]:
         """The episodes by id. Raises `NotFound` for one that is not selected, and `WindowError` or `DecodeError`
         where the tables contradict each other."""
         wanted = list(dict.fromkeys(episode_ids))
-        unknown = [name for name in wanted if name not in self._rows]
-        if unknown:
-            raise NotFound(f"no episode {unknown[0]!r} in this selection of {self._dataset.name}")
         with self._lock:
             found = {name: self._kept[name] for name in wanted if name in self._kept}
             missing = [name for name in wanted if name not in found]
@@ -149,9 +146,9 @@ class EpisodeReader:
             self._bytes -= self._kept.popitem(last=False)[1].nbytes
 
     def _read(self, episode_ids: list[str]) -> Iterator[Episode]:
+        rows = self._described(episode_ids)
         steps, series, tracks = self._steps(episode_ids), self._series(episode_ids), self._tracks(episode_ids)
-        for name in episode_ids:
-            row = self._rows[name]
+        for name, row in rows.items():
             yield Episode(
                 name,
                 row["task"] or "",
@@ -161,6 +158,14 @@ class EpisodeReader:
                 {column: series.get((name, column), _no_series(size)) for column, size in self._columns.items()},
                 {camera: tracks[name, camera] for camera in self._cameras if (name, camera) in tracks},
             )
+
+    def _described(self, episode_ids: list[str]) -> dict[str, dict[str, Any]]:
+        """The episodes' own rows, in this order: as objects only those that are read."""
+        places = pc.index_in(pa.array(episode_ids, pa.string()), self._rows["episode_id"].combine_chunks())
+        if places.null_count:
+            unknown = episode_ids[places.is_null().index(True).as_py()]
+            raise NotFound(f"no episode {unknown!r} in this selection of {self._dataset.name}")
+        return dict(zip(episode_ids, self._rows.take(places).to_pylist(), strict=True))
 
     def _steps(self, episode_ids: list[str]) -> dict[str, NDArray[np.int64]]:
         scan = self._scan("steps", ["episode_id", "step", "t_ns"], contains("episode_id", episode_ids))
