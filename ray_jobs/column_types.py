@@ -73,12 +73,15 @@ def vector_type(values: Sequence[Any]) -> pa.DataType | None:
 
 def as_vectors(lists: Any, type_: pa.DataType) -> pa.Array | None:
     """A column of lists as one of vectors, with nulls where it has some; None where one is of another size."""
-    valid = lists.is_valid().to_numpy(zero_copy_only=False)
     numbers, size = lists.flatten(), type_.list_size
-    if numbers.null_count or not bool((np.diff(lists.offsets.to_numpy())[valid] == size).all()):
+    sizes = np.diff(lists.offsets.to_numpy())
+    if numbers.null_count:
         return None
     if not lists.null_count:
-        return pa.FixedSizeListArray.from_arrays(numbers, type=type_)
+        return pa.FixedSizeListArray.from_arrays(numbers, type=type_) if bool((sizes == size).all()) else None
+    valid = lists.is_valid().to_numpy(zero_copy_only=False)
+    if not bool((sizes[valid] == size).all()):
+        return None
     filled = np.zeros((len(lists), size))
     filled[valid] = numbers.to_numpy().reshape(-1, size)
     return pa.FixedSizeListArray.from_arrays(pa.array(filled.ravel()), type=type_, mask=pa.array(~valid))

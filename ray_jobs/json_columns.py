@@ -57,7 +57,10 @@ def _is_an_object_a_line(lines: bytes, count: int) -> bool:
     """Whether no message has a line break, and each begins with { and ends with }."""
     if not lines.startswith(b"{") or not lines.endswith(b"}"):
         return False
-    return lines.count(b"\n") == lines.count(b"}\n{") == count - 1
+    characters = np.frombuffer(lines, np.uint8)
+    ends = np.flatnonzero(characters == ord("\n"))
+    braces = (characters[ends - 1] == ord("}")) & (characters[ends + 1] == ord("{"))
+    return len(ends) == count - 1 and bool(braces.all())
 
 
 def _is_text(lines: bytes) -> bool:

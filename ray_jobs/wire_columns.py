@@ -18,7 +18,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from numpy.typing import NDArray
 
 from edge.segment import Topic
-from ray_jobs.column_types import Path, as_vectors
+from ray_jobs.column_types import Path
 from ray_jobs.messages import protobuf_parser
 from ray_jobs.protobuf_columns import type_of_field
 
@@ -213,27 +213,20 @@ def _take(
                 raise _NotPlain
             _take(found, here, one.message_type, fields, matrix, values)
         elif here in fields:
-            found[here] = _as_column(_array(one, matrix, value), fields[here].type)
+            found[here] = _array(one, matrix, value, fields[here].type)
         else:
             raise _NotPlain
 
 
-def _as_column(array: pa.Array, type_: pa.DataType) -> pa.Array:
-    if array.type == type_:
-        return array
-    if pa.types.is_fixed_size_list(type_) and array.type == pa.list_(type_.value_type):
-        vectors = as_vectors(array, type_)
-        if vectors is not None:
-            return vectors
-    raise _NotPlain
-
-
-def _array(one: Any, matrix: Bytes, value: _Value | None) -> pa.Array:
-    """The values of a field, as its type has them in a column."""
+def _array(one: Any, matrix: Bytes, value: _Value | None, column: pa.DataType) -> pa.Array:
+    """The values of a field as its column has them."""
     type_ = type_of_field(one)
-    if type_ is None:
+    size = column.list_size if pa.types.is_fixed_size_list(column) else None
+    if type_ != column and (size is None or type_ != pa.list_(column.value_type)):
         raise _NotPlain
     if value is None:
+        if size is not None:
+            raise _NotPlain
         absent = [] if one.is_repeated else None if one.has_presence else one.default_value
         return pa.array([absent] * len(matrix), type_)
     if one.type in _TEXTS:
@@ -242,12 +235,20 @@ def _array(one: Any, matrix: Bytes, value: _Value | None) -> pa.Array:
     if one.type in _VARINTS:
         return pa.array(_integers(one, matrix[:, start:end]), type_)
     numbers = np.ascontiguousarray(matrix[:, start:end]).view(_FIXED[one.type])
-    if not one.is_repeated:
-        return pa.array(_exactly(numbers[:, 0], type_), type_)
+    return _lists(numbers, column, size) if one.is_repeated else pa.array(_exactly(numbers[:, 0], type_), type_)
+
+
+def _lists(numbers: NDArray[Any], column: pa.DataType, size: int | None) -> pa.Array:
+    """Rows of numbers as lists, or as vectors of this size."""
+    rows, width = numbers.shape
     if numbers.dtype.kind != "f" and bool((numbers > _EXACT).any() or (numbers.astype(np.int64) < -_EXACT).any()):
         raise _NotPlain
-    ends = np.arange(len(matrix) + 1) * numbers.shape[1]
-    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(numbers.ravel().astype(np.float64)))
+    flat = pa.array(numbers.ravel().astype(np.float64, copy=False))
+    if size is None:
+        return pa.ListArray.from_arrays(pa.array(np.arange(rows + 1) * width, pa.int32()), flat)
+    if width != size:
+        raise _NotPlain
+    return pa.FixedSizeListArray.from_arrays(flat, type=column)
 
 
 def _exactly(numbers: NDArray[Any], type_: pa.DataType) -> NDArray[Any]:
