@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dataset_catalog.contents import Camera, Column, Contents
 from dataset_catalog.errors import NotFound, QueryError
 from dataset_catalog.filters import between, matching
+from dataset_catalog.labels import version_of
 from dataset_catalog.selection import Selection, part_of
 from dataset_catalog.statistics import Statistics
 from dataset_catalog.storage import Storage
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 FRAME_BYTES = 256 * 2**20
 _EVER = 2**63 - 1
+_NAMED = 1000  # episodes that a filter names one by one
 _SPLIT_BY = {"episode": "episode_id", "robot": "robot_id"}
 
 
@@ -81,7 +83,7 @@ class Dataset:
     @property
     def label_version(self) -> int:
         """The version of the labels that its episodes are read with; 0 where nobody has labelled anything."""
-        return self._contents.labels.n if self._contents.labels else 0
+        return version_of(self._contents.labels)
 
     @property
     def storage(self) -> Storage:
@@ -144,8 +146,7 @@ class Dataset:
 
     def steps(self) -> pa.Table:
         """The selected rows of `steps`, in order. Reads all columns of them into memory."""
-        ids = self.selection.episode_ids
-        rows = self.table("steps").to_table(filter=None if self._narrowed is None else contains("episode_id", ids))
+        rows = self._rows_of(self.table("steps"), None)
         place = pc.index_in(rows["episode_id"], self.selection.ids).to_numpy().astype(np.int64)
         step = rows["step"].to_numpy()
         order = np.lexsort((step, place))
@@ -159,14 +160,13 @@ class Dataset:
         """
         if column not in self.columns:
             raise NotFound(f"{self.name} v{self.version} has no column {column!r}; it has {sorted(self.columns)}")
-        ids = self.selection.episode_ids
-        chosen = f"{contains('column', [column])} AND {contains('episode_id', ids)}"
-        rows = self.table("statistics").to_table(filter=chosen).to_pylist()
-        if len(rows) != len(ids) or not rows:
+        ids = self.selection.ids
+        rows = self._rows_of(self.table("statistics"), contains("column", [column])).sort_by("episode_id")
+        if len(rows) != len(ids) or not len(rows):
             raise NotFound(
                 f"{self.name} v{self.version} has statistics of {len(rows)} of {len(ids)} episodes: align anew"
             )
-        return Statistics.join(map(Statistics.from_row, sorted(rows, key=lambda row: str(row["episode_id"]))))
+        return Statistics.from_table(rows)
 
     def select(
         self,
@@ -247,6 +247,7 @@ class Dataset:
         names: Naming = "fleetfeed",
         transform: Transform | None = None,
         frame_bytes: int = FRAME_BYTES,
+        decoder: str = "pyav",
     ) -> Windows:
         """Training samples, one for each selected step: see `docs/FEED.md`.
 
@@ -262,6 +263,7 @@ class Dataset:
         names         what the keys are called: `fleetfeed`, as the columns, or `lerobot`
         transform     `transform(sample, generator) -> sample`, the last thing that each sample goes through
         frame_bytes   how much memory each process may use to keep decoded frames for later batches
+        decoder       `pyav`, or where they are there `torchcodec`, `nvdec` or `nvdec-torch`
 
         Raises `WindowError` for what does not fit the dataset.
         """
@@ -281,7 +283,7 @@ class Dataset:
             transform=transform,
         )
         spec = normalized(spec, self, normalize) if normalize else spec
-        return Windows(self, spec, frame_bytes=frame_bytes, transform=transform)
+        return Windows(self, spec, frame_bytes=frame_bytes, transform=transform, decoder=decoder)
 
     def frame(self, episode_id: str, step: int, camera: str) -> NDArray[np.uint8]:
         """What a camera saw at a step: (height, width, 3) uint8 RGB.
@@ -325,6 +327,17 @@ class Dataset:
             made = materialize(newest_of(self), encoding, self.selection.episode_ids, progress=progress)
         contents = Contents(self.storage, self.name, made.manifest, self._contents.labels)
         return Dataset(contents, self._narrowed, self.conditions)
+
+    def _rows_of(self, table: Any, where: str | None) -> pa.Table:
+        """A table's rows of the selected episodes; of many episodes they are sorted out after reading."""
+        if self._narrowed is None:
+            return table.to_table(filter=where)
+        ids = self.selection.ids
+        if len(ids) <= _NAMED:
+            named = contains("episode_id", ids.to_pylist())
+            return table.to_table(filter=named if where is None else f"{where} AND {named}")
+        rows = table.to_table(filter=where)
+        return rows.filter(pc.is_in(rows["episode_id"], ids))
 
     def _place(self, row: int | tuple[str, int]) -> tuple[str, int]:
         if isinstance(row, tuple):

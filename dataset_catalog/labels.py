@@ -30,6 +30,7 @@ Value = str | bool | int | float | None
 MAP = pa.map_(pa.string(), pa.string())  # an episode's labels by name
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_CHANGED = "labelled"  # the fact of a manifest that says in which version its labels were last changed
 _TRIES = 20  # others who label at the same moment
 KEYS = pa.schema([LABELS.field(name) for name in ("episode_id", "robot_id", "recording_id", "start_ns")])
 
@@ -84,7 +85,13 @@ def _publish(storage: Storage, episodes: pa.Table, texts: Mapping[str, str | Non
     base = publish.begin(storage, versions.LABELS, planned_on=newest, schemas={TABLE: LABELS})
     batches = _rows(episodes, texts, author, now_ns, base.next_n).to_batches()
     written = publish.write(storage, versions.LABELS, TABLE, LABELS, batches)
-    return publish.commit(base, {TABLE: written}, positions={}, now_ns=now_ns).n
+    facts = {_CHANGED: base.next_n}
+    return publish.commit(base, {TABLE: written}, positions={}, facts=facts, now_ns=now_ns).n
+
+
+def version_of(manifest: Manifest | None) -> int:
+    """The version in which these labels were last changed, 0 for none: `maintain` publishes the same ones again."""
+    return int(manifest.facts[_CHANGED]) if manifest else 0
 
 
 def _rows(episodes: pa.Table, texts: Mapping[str, str | None], author: str, now_ns: int, version: int) -> pa.Table:

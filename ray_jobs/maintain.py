@@ -76,7 +76,7 @@ def run(
 
 
 def _chains(storage: Storage) -> Iterator[str]:
-    yield from cleanup.CONTINUOUS
+    yield from (*cleanup.CONTINUOUS, versions.LABELS)
     for name in versions.list_datasets(storage):
         yield f"{versions.DATASETS}/{name}"
 

@@ -14,6 +14,9 @@ from dataset_catalog import versions
 from dataset_catalog.catalog import Catalog
 from dataset_catalog.errors import NotFound, QueryError
 from dataset_catalog.storage import Storage
+from dataset_catalog.tables import open_table
+from ray_jobs import maintain
+from ray_jobs.settings import JobsSettings
 
 
 @pytest.fixture
@@ -99,6 +102,23 @@ def test_a_label_that_cannot_be_is_refused_and_nothing_is_published(catalog: Cat
     with pytest.raises(NotFound, match="lake/labels has no version 4"):
         catalog.dataset("pick", label_version=4)
     assert len(catalog.labels()) == 0
+
+
+def test_maintenance_makes_one_fragment_of_many_and_no_other_labels(catalog: Catalog) -> None:
+    for n in range(4):
+        catalog.label(["e0", "e1"], author="Ada", grip=f"firm {n}")
+    before, pinned = catalog.labels(), catalog.dataset("pick").pin()
+    done = maintain.run(catalog.storage, JobsSettings(compact_fragments=2))
+    assert any(note.startswith("lake/labels labels: 4 small fragments") for note in done.notes)
+    manifest = versions.newest(catalog.storage, versions.LABELS)
+    assert manifest
+    assert manifest.n == 5
+    assert len(open_table(catalog.storage, versions.LABELS, manifest, "labels").get_fragments()) == 1
+    assert catalog.labels().equals(before)
+    assert catalog.dataset("pick").label_version == 4
+    assert catalog.pinned(pinned.to_json()).label_version == 4
+    assert catalog.label("e0", grip=None) == 6
+    assert catalog.dataset("pick").label_version == 6
 
 
 def test_a_reader_of_the_lake_finds_the_rows_at_the_version_that_the_manifest_names(catalog: Catalog) -> None:

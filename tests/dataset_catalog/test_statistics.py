@@ -6,11 +6,13 @@ import math
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from dataset_catalog.schema import STATISTICS
 from dataset_catalog.statistics import RELATIVE_ERROR, SMALLEST, Bins, Statistics
 
 FINITE = st.floats(-1e6, 1e6, allow_nan=False, width=32)
@@ -103,3 +105,20 @@ def test_columns_of_different_sizes_are_not_joined() -> None:
         Statistics.join([Statistics.of(np.zeros((1, 2))), Statistics.of(np.zeros((1, 3)))])
     with pytest.raises(ValueError, match="a share within"):
         Statistics.of(np.zeros((1, 2))).quantile(1.5)
+
+
+@given(st.lists(st.lists(st.floats(-1e6, 1e6, width=32), max_size=12), min_size=1, max_size=6))
+def test_rows_taken_at_once_are_the_rows_joined_one_by_one(parts: list[list[float]]) -> None:
+    """Elements that one episode has nothing of included: the second is the first without its negative values."""
+    rows = []
+    for part in parts:
+        first = np.array(part, np.float64)
+        rows.append(Statistics.of(np.stack([first, np.where(first < 0, np.nan, first)], axis=1)).as_row())
+    schema = pa.schema([field for field in STATISTICS if field.name not in ("episode_id", "column")])
+    found = Statistics.from_table(pa.Table.from_pylist(rows, schema=schema))
+    wanted = Statistics.join(map(Statistics.from_row, rows))
+    for name in ("count", "mean", "min", "max"):
+        np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(found.m2, wanted.m2, rtol=1e-6, atol=1e-3)
+    for a, b in zip(found.bins, wanted.bins, strict=True):
+        assert (a.keys.tolist(), a.counts.tolist()) == (b.keys.tolist(), b.counts.tolist())
