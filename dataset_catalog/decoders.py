@@ -46,8 +46,8 @@ class Decoder(Protocol):
     ) -> Iterator[tuple[int, Planes]]:
         """The wanted frames, by their number in presentation order, scaled as `fit` says; not yet cut or bordered.
 
-        A picture's planes are good until the next one is asked for. Raises `DecodeError` where a frame up to the last
-        wanted one is missing or corrupt.
+        A picture's planes keep their memory for as long as they are held. Raises `DecodeError` where a frame up to the
+        last wanted one is missing or corrupt.
         """
         ...
 
@@ -100,11 +100,16 @@ class Jpeg:
             yield k, _split(image)
 
 
-def decoder(name: str) -> Decoder:
-    """The decoder of that name. Raises `WindowError` for another name, and where it does not work on this machine."""
+def check_name(name: str) -> str:
+    """The same name, of a decoder; `WindowError` for another."""
     if name not in _NAMED:
         raise WindowError(f"decoder must be one of {', '.join(_NAMED)}, got {name!r}")
-    return _NAMED[name]()
+    return name
+
+
+def decoder(name: str) -> Decoder:
+    """The decoder of that name. Raises `WindowError` for another name, and where it does not work on this machine."""
+    return _NAMED[check_name(name)]()
 
 
 def sequence(coded: Coded) -> tuple[bytes, ...] | None:

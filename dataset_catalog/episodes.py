@@ -7,6 +7,7 @@ and action 24 MB. Episodes are kept whole, in the order of their last use, up to
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -133,10 +134,11 @@ class EpisodeReader:
             self._forget(wanted)
         return found
 
-    def warm(self, episode_ids: Sequence[str]) -> None:
-        """Read episodes ahead, in this order, as far as they fit."""
+    def warm(self, episode_ids: Sequence[str], *, limit_s: float) -> None:
+        """Read episodes ahead, in this order, as far as they fit and for about so long; the rest come as needed."""
+        started = time.monotonic()
         for first in range(0, len(episode_ids), _AT_ONCE):
-            if self._bytes < self._max_bytes:
+            if self._bytes < self._max_bytes and time.monotonic() - started < limit_s:
                 self.get(episode_ids[first : first + _AT_ONCE])
 
     def _forget(self, used: list[str]) -> None:

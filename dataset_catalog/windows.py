@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dataset_catalog import layout
 from dataset_catalog.block_order import BlockShuffled
+from dataset_catalog.decoders import check_name, decoder
 from dataset_catalog.episodes import EpisodeReader
 from dataset_catalog.frames import FrameReader, Places
 from dataset_catalog.gather import Place, Visit, find_frames, gather_columns, visits
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from dataset_catalog.fit import Fit
     from dataset_catalog.loader import Loader
 
+WARM_S = 1.0  # however large the selection is: the first batch waits for it
 EPISODE_BYTES = 2 * 2**30  # of times and series kept in memory, in each process
 
 Batch = dict[str, Any]
@@ -63,17 +65,27 @@ class Windows:
         frame_bytes: int,
         transform: Transform | None = None,
         tasks: tuple[str, ...] | None = None,
+        decoder: str = "pyav",
     ) -> None:
         """`frame_bytes` bounds the decoded frames kept for the next batches, in each process.
+
+        `decoder`: see `dataset_catalog.decoders`; each process makes its own.
 
         `tasks`: what `task_index` counts; None: the tasks of the dataset's version in alphabetical order.
         """
         self.dataset, self.spec, self.frame_bytes, self.transform = dataset, spec, frame_bytes, transform
+        self.decoder = check_name(decoder)
         self._tasks = tasks
         self._is_warm = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        make = partial(Windows, frame_bytes=self.frame_bytes, transform=self.transform, tasks=self._tasks)
+        make = partial(
+            Windows,
+            frame_bytes=self.frame_bytes,
+            transform=self.transform,
+            tasks=self._tasks,
+            decoder=self.decoder,
+        )
         return (make, (self.dataset, self.spec))
 
     def __len__(self) -> int:
@@ -135,17 +147,19 @@ class Windows:
                 frame_bytes=source.frame_bytes,
                 transform=source.transform,
                 tasks=tasks,
+                decoder=source.decoder,
             )
             for source in sources
         )
 
     def warm(self) -> None:
-        """Read the selected episodes into memory, by large scans, as far as they fit; the rest come as needed.
+        """Read the selected episodes into memory, by large scans, as far as they fit and for about a second; the rest
+        come as needed.
 
         Once: later calls do nothing.
         """
         if not self._is_warm:
-            self._episodes.warm(self.dataset.selection.episode_ids)
+            self._episodes.warm(self.dataset.selection.episode_ids, limit_s=WARM_S)
             self._is_warm = True
 
     def loader(self, batch_size: int, **options: Unpack[LoaderKeywords]) -> Loader:
@@ -200,7 +214,8 @@ class Windows:
         """One reader for all cameras whose pictures are fitted alike: they are read at once."""
         fits = {camera.fit for camera in self.spec.cameras}
         packets, size = open_packets(self.dataset.table("gops"), uri=self.dataset.uri), self.spec.image_size
-        return {fit: FrameReader(packets, size=size, fit=fit, max_bytes=self.frame_bytes // len(fits)) for fit in fits}
+        own, share = decoder(self.decoder), self.frame_bytes // max(1, len(fits))
+        return {fit: FrameReader(packets, size=size, fit=fit, max_bytes=share, decoder=own) for fit in fits}
 
     def _columns(self, visited: list[Visit], count: int) -> Batch:
         batch: Batch = {}

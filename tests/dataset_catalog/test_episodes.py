@@ -48,7 +48,7 @@ def test_memory_is_bounded_and_the_longest_unused_episode_goes_first(lake: Any, 
 
 def test_reading_ahead_stops_at_the_bound(lake: Any) -> None:
     tiny = reader(lake, max_bytes=1)
-    tiny.warm(ALL)
+    tiny.warm(ALL, limit_s=60)
     assert not tiny._kept
 
 
@@ -65,3 +65,13 @@ def test_tables_that_contradict_each_other_are_named(lake: Any) -> None:
         wrong.get(["e0"])
     with pytest.raises(NotFound, match="no episode 'e9'"):
         wrong.get(["e9"])
+
+
+def test_reading_ahead_ends_in_time_and_the_rest_comes_as_needed(lake: Any) -> None:
+    late = reader(lake)
+    late.warm(ALL, limit_s=0)
+    assert late._kept.keys() == set()
+    assert late.get(["e3"])["e3"].t_ns.tolist() == lake.episodes["e3"].steps
+    early = reader(lake)
+    early.warm(ALL, limit_s=60)
+    assert early._kept.keys() == set(ALL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -153,3 +154,20 @@ def test_no_gpu_is_an_error_of_one_sentence(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("dataset_catalog.nvdec.is_there", lambda: False)
     with pytest.raises(WindowError, match="'nvdec' needs an NVIDIA GPU"):
         decoders.decoder("nvdec")
+
+
+def test_windows_travel_with_their_decoder(lake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+
+    class Counting(decoders.PyAV):
+        def pictures(self, coded: Any, wanted: Any, **options: Any) -> Any:
+            used.append(len(wanted))
+            return super().pictures(coded, wanted, **options)
+
+    monkeypatch.setitem(decoders._NAMED, "nvdec", Counting)
+    windows = lake.catalog.dataset("pick").windows({"head": [0.0]}, decoder="nvdec")
+    travelled = pickle.loads(pickle.dumps(windows))  # noqa: S301
+    assert (travelled.at([("e0", 3)])["head"] == windows.at([("e0", 3)])["head"]).all()
+    assert used == [1, 1]
+    with pytest.raises(WindowError, match="decoder must be one of"):
+        lake.catalog.dataset("pick").windows({"head": [0.0]}, decoder="gpu")
