@@ -61,32 +61,32 @@ def gather_column(window: ColumnWindow, visits: Sequence[Visit], count: int) -> 
     """A column of `count` windows at its offsets, as it was recorded."""
     shape = (count, len(window.offsets))
     out = Gathered(np.empty((*shape, window.size), np.float32), np.empty(shape, bool), np.empty(shape, np.int64))
+    asked, inside = _asked(visits, window.offsets, count)
     for visit in visits:
-        at, inside = _asked(visit, window.offsets)
-        series = visit.episode.series[window.name]
+        series, at = visit.episode.series[window.name], asked[visit.rows]
         got = sample(window.policy, series.t_ns, series.values, at.ravel(), tolerance_ns=window.tolerance_ns)
         out.values[visit.rows] = got.values.reshape(*at.shape, window.size)
-        out.valid[visit.rows] = got.valid.reshape(at.shape) & inside
+        out.valid[visit.rows] = got.valid.reshape(at.shape)
         out.age_ns[visit.rows] = got.age_ns.reshape(at.shape)
-    return out
+    return Gathered(out.values, out.valid & inside, out.age_ns)
 
 
 def find_frames(window: CameraWindow, visits: Sequence[Visit], count: int) -> Sights:
     """The frames nearest to a camera's offsets, of all that are stored for the episode; of two the earlier."""
     shape = (count, len(window.offsets))
-    out = Sights([[None] * shape[1] for _ in range(count)], np.zeros(shape, bool), np.zeros(shape, np.int64))
+    frames: list[list[Frame | None]] = [[None] * shape[1] for _ in range(count)]
+    asked, inside = _asked(visits, window.offsets, count)
+    taken, is_there = asked.copy(), np.zeros(shape, bool)
     for visit in visits:
-        at, inside = _asked(visit, window.offsets)
         track = visit.episode.tracks.get(window.name)
         if track is None or not len(track.t_ns):
             continue
-        frame = nearest_index(track.t_ns, at)
-        age = at - track.t_ns[frame]
-        out.valid[visit.rows] = inside & (np.abs(age) <= window.tolerance_ns)
-        out.age_ns[visit.rows] = age
-        for row, numbers in zip(visit.rows.tolist(), frame.tolist(), strict=True):
-            out.frames[row] = [track.frame(number) for number in numbers]
-    return out
+        number = nearest_index(track.t_ns, asked[visit.rows])
+        taken[visit.rows], is_there[visit.rows] = track.t_ns[number], True
+        for row, numbers in zip(visit.rows.tolist(), number.tolist(), strict=True):
+            frames[row] = [track.frame(one) for one in numbers]
+    age_ns = asked - taken
+    return Sights(frames, is_there & inside & (np.abs(age_ns) <= window.tolerance_ns), age_ns)
 
 
 def _visit(episode: Episode, rows: NDArray[np.int64], steps: NDArray[np.int64]) -> Visit:
@@ -104,12 +104,23 @@ def _as_asked(window: ColumnWindow, got: Gathered, references: dict[str, Gathere
     return Gathered(window.scaling.apply(values) if window.scaling else values, valid, got.age_ns)
 
 
-def _asked(visit: Visit, offsets: Offsets) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Times asked for (m, K), moved to the episode's edge where they lie outside, and which lie inside."""
-    episode, away = visit.episode, np.array(offsets.values, np.int64)
+def _asked(visits: Sequence[Visit], offsets: Offsets, count: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Times asked for (B, K), moved to the episode's edge where they lie outside, and which lie inside."""
+    away = np.array(offsets.values, np.int64)
     if offsets.unit == "ticks":
-        tick = visit.steps[:, None] + away
-        last = len(episode.t_ns) - 1
-        return episode.t_ns[np.clip(tick, 0, last)], (tick >= 0) & (tick <= last)
-    at = episode.t_ns[visit.steps][:, None] + away
-    return np.clip(at, episode.start_ns, episode.end_ns - 1), (at >= episode.start_ns) & (at < episode.end_ns)
+        at, inside = np.empty((count, len(away)), np.int64), np.empty((count, len(away)), bool)
+        for visit in visits:
+            at[visit.rows], inside[visit.rows] = _ticks(visit, away)
+        return at, inside
+    now, start, last = np.empty((3, count, 1), np.int64)
+    for episode, rows, steps in visits:
+        now[rows, 0] = episode.t_ns[steps]
+        start[rows], last[rows] = episode.start_ns, episode.end_ns - 1
+    at = now + away
+    return np.minimum(np.maximum(at, start), last), (at >= start) & (at <= last)
+
+
+def _ticks(visit: Visit, away: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    times, tick = visit.episode.t_ns, visit.steps[:, None] + away
+    last = len(times) - 1
+    return times[np.minimum(np.maximum(tick, 0), last)], (tick >= 0) & (tick <= last)

@@ -119,7 +119,7 @@ def _measure(dataset: Dataset, spec: WindowSpec, name: str) -> Statistics:
     (column,) = (column for column in spec.columns if column.name == name)
     if column.relative is None:
         return dataset.statistics(name)
-    alone = replace(spec, columns=(replace(column, scaling=None),), cameras=())
+    alone = replace(spec, columns=(column,), cameras=())
     return Statistics.join(_valid_values(dataset, alone))
 
 

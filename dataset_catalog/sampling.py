@@ -65,16 +65,16 @@ def sample(
 
 def nearest_index(times: NDArray[np.int64], at: NDArray[np.int64]) -> NDArray[np.int64]:
     """Index (m,) of the time closest to each of `at`; a tie goes to the earlier. `times` must not be empty."""
-    after = np.minimum(np.searchsorted(times, at, side="left"), len(times) - 1)
+    after = np.minimum(times.searchsorted(at), len(times) - 1)
     before = np.maximum(after - 1, 0)
     closer = np.where(at - times[before] <= np.abs(times[after] - at), before, after)
     # `before` may be the last of several equal times: go back to the first of them
-    return np.searchsorted(times, times[closer], side="left")
+    return times.searchsorted(times[closer])
 
 
 def previous_index(times: NDArray[np.int64], at: NDArray[np.int64]) -> NDArray[np.int64]:
     """Index (m,) of the last time at or before each of `at`; 0 where there is none. `times` must not be empty."""
-    return np.maximum(np.searchsorted(times, at, side="right") - 1, 0)
+    return np.maximum(times.searchsorted(at, side="right") - 1, 0)
 
 
 def _between(
