@@ -8,10 +8,12 @@ slash begins with `~~`.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _NO_SLASH = "~~"
 
 
+@lru_cache(maxsize=4096)
 def table_name(topic: str) -> str:
     """One table a topic; no two topics share one."""
     mark, rest = ("", topic[1:]) if topic.startswith("/") else (_NO_SLASH, topic)

@@ -193,9 +193,11 @@ def _by_topic(
             else:
                 records[channel] = [start]
         elif opcode in _DESCRIBING:
-            yield from _columns(piece, records, described.topics, wanted)  # what was described before holds for these
-            records = {}
-            described.add(_description(opcode, piece[start + _HEAD.size : at]))
+            description = _description(opcode, piece[start + _HEAD.size : at])
+            if description.id in records:  # what was described before holds for these
+                yield from _columns(piece, records, described.topics, wanted)
+                records = {}
+            described.add(description)
     yield from _columns(piece, records, described.topics, wanted)
 
 

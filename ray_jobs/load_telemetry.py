@@ -104,7 +104,8 @@ def load_batch(storage: Storage, schemas: Mapping[str, pa.Schema], items: Sequen
                 undecoded[messages[0].messages.topic.name] += loaded.undecoded
             if loaded.needed:
                 needed.setdefault(table, {}).update(loaded.needed)
-            written = publish.write(storage, CHAIN, table, schemas[table], loaded.batches)
+            rows = pa.Table.from_batches(loaded.batches).combine_chunks()  # Lance takes longer over many small batches
+            written = publish.write(storage, CHAIN, table, schemas[table], rows.to_batches())
             parts.setdefault(table, []).append(written)
     told = {table: [[list(path), name] for path, name in columns] for table, columns in needed.items()}
     joined = {table: Written.join(each) for table, each in parts.items()}
