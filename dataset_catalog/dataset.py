@@ -113,9 +113,12 @@ class Dataset:
         """What statistics are to come from: of a part of a split that has a part `train` that one; else this itself."""
         from dataset_catalog.pinned import apply
 
+        found = [one | {"part": "train"} if "train" in one.get("shares", ()) else one for one in self.conditions]
+        if found == list(self.conditions):
+            return self
         part = Dataset(self._contents)
-        for condition in self.conditions:
-            part = apply(part, condition | {"part": "train"} if "train" in condition.get("shares", ()) else condition)
+        for condition in found:
+            part = apply(part, condition)
         return part
 
     def declared(self, name: str) -> dict[str, Any]:
