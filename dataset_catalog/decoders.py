@@ -151,3 +151,4 @@ _NAMED: dict[str, Callable[[], Decoder]] = {
     "nvdec": _nvdec,
     "nvdec-torch": lambda: _torch("cuda"),
 }
+NAMES = tuple(_NAMED)

@@ -43,7 +43,9 @@ class TorchCodec:
             raise DecodeError(f"torchcodec gave no frames {indices} of {coded.codec}: {error}") from error
         for k, image in zip(indices, images, strict=True):
             high, wide = scaled(image.shape[:2], size, fit) if size else image.shape[:2]
-            red, green, blue = cv2.split(cv2.resize(image, (wide, high), interpolation=cv2.INTER_AREA))
+            if image.shape[:2] != (high, wide):
+                image = cv2.resize(image, (wide, high), interpolation=cv2.INTER_AREA)
+            red, green, blue = cv2.split(image)
             yield k, (red, green, blue)
 
 
