@@ -4,6 +4,10 @@ from dataset_catalog import Catalog
 catalog = Catalog.open("s3://fleetfeed")
 """
 
+import os
+
+os.environ.setdefault("LANCE_LOG", "error")  # "no existing dataset, it will be created" is no news; set before Lance
+
 from dataset_catalog.catalog import Catalog
 from dataset_catalog.dataset import Dataset
 from dataset_catalog.mixture import mix
