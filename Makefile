@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo demo-real test soak check lint types format clean bench-edge bench-ingest bench-jobs
+.PHONY: install demo demo-real test soak check lint types format clean bench-edge bench-ingest bench-jobs bench-feed
 
 install: $(INSTALLED)
 
@@ -41,6 +41,10 @@ bench-ingest: install
 # What the jobs cost beside the least that each task needs: about twenty minutes, and .bench/ (8 GB, once) for LeRobot.
 bench-jobs: install
 	$(BIN)/python -m benchmarks.bench_jobs $(ARGS)
+
+# Windows a second into training beside other libraries: about 12 minutes, and once about as many more to fill .bench/.
+bench-feed: install
+	$(BIN)/python -m benchmarks.bench_feed $(ARGS)
 
 check: lint types
 

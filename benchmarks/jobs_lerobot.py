@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import jobs_footage as footage
+from benchmarks.environments import python_of
 from benchmarks.jobs_lake import Put
 from benchmarks.jobs_peers import Loop
 from benchmarks.jobs_read_videos import as_mp4, packets_of
-from benchmarks.measure import BenchmarkFailed, console
+from benchmarks.measure import BenchmarkFailed
 from edge.segment import read_messages
 from ray_jobs.messages import decode
 
@@ -31,7 +31,7 @@ WRITER = Path(__file__).with_name("lerobot_writer.py")
 COLUMNS = {"observation.state": (footage.STATES, "position"), "observation.velocity": (footage.STATES, "velocity")}
 COLUMNS |= {"observation.effort": (footage.STATES, "effort"), "action": (footage.COMMANDS, "position")}
 COLUMNS |= {"action.velocity": (footage.COMMANDS, "velocity")}
-BUILD_S, WRITE_S = 3600, 1800
+WRITE_S = 1800
 CONFIGURATIONS = {"as it comes (AV1, by way of PNG)": ("libsvtav1", "files"), "at its fastest": ("h264", "streamed")}
 
 
@@ -40,22 +40,7 @@ def lerobot_python(folder: Path, *, build: bool) -> Path:
 
     `BenchmarkFailed` says in words why there is none.
     """
-    python, done = folder / "bin" / "python", folder / ".installed"
-    if done.exists():
-        return python
-    if not build:
-        raise BenchmarkFailed("LeRobot's environment is not there, and a short run does not make it")
-    console.print(f"making LeRobot's environment in {folder}: some gigabytes, some minutes …")
-    shutil.rmtree(folder, ignore_errors=True)
-    for command in (
-        [sys.executable, "-m", "venv", str(folder)],
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PINS],
-    ):
-        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=BUILD_S)
-        if ran.returncode:
-            raise BenchmarkFailed(f"LeRobot cannot be installed here: {' '.join(ran.stderr.split()[-30:])}")
-    done.touch()
-    return python
+    return python_of(folder, name="LeRobot", pins=PINS, build=build)
 
 
 def store_episodes(folder: Path, puts: Sequence[Put], *, episodes: int) -> None:

@@ -63,8 +63,8 @@ def packets_of(put: Put) -> list[bytes]:
     return [packet.data for packet in read_track(put.body, content_type=MCAP_TYPE, start_ns=0).packets]
 
 
-def as_mp4(packets: Sequence[bytes]) -> bytes:
-    """H.264 access units (Annex B, 20 a second) as an mp4 file with the same pictures."""
+def as_mp4(packets: Sequence[bytes], *, fps: int = FPS) -> bytes:
+    """H.264 access units (Annex B, `fps` a second) as an mp4 file with the same pictures."""
     file = io.BytesIO()
     with (
         av.open(io.BytesIO(b"".join(packets)), format="h264") as source,
@@ -72,7 +72,7 @@ def as_mp4(packets: Sequence[bytes]) -> bytes:
     ):
         stream: Any = target.add_stream_from_template(source.streams.video[0])
         for number, packet in enumerate(packet for packet in source.demux() if packet.size):
-            packet.stream, packet.time_base = stream, Fraction(1, FPS)
+            packet.stream, packet.time_base = stream, Fraction(1, fps)
             packet.pts, packet.dts, packet.duration = number, number, 1
             target.mux(packet)
     return file.getvalue()

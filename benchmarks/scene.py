@@ -21,13 +21,13 @@ _PAN_PX, _NOD_PX = 120, 30
 def write_pictures(path: Path) -> None:
     """Draw every picture, RGB, one after the other into a file that `camera.read_pictures` reads."""
     noise = np.random.default_rng(7)
-    room = _room(noise)
+    room = draw_room(noise)
     with path.open("wb") as file:
         for number in range(PICTURES):
             file.write(_picture(room, number / PICTURES, noise).tobytes())
 
 
-def _room(noise: np.random.Generator) -> Image:
+def draw_room(noise: np.random.Generator) -> Image:
     """A wall with a picture rail, shelves and books, and a tiled floor; larger than what the camera sees of it."""
     height, width = HEIGHT + 2 * _NOD_PX, WIDTH + 2 * _PAN_PX
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
@@ -60,12 +60,12 @@ def _picture(room: Image, phase: float, noise: np.random.Generator) -> Image:
     x = round(_PAN_PX * (1 + np.sin(turn)))
     y = round(_NOD_PX * (1 + np.sin(2 * turn)))
     view = room[y : y + HEIGHT, x : x + WIDTH].copy()
-    _draw_arm(view, turn)
+    draw_arm(view, turn)
     grain = noise.normal(0, NOISE, view.shape)
     return np.clip(view + grain, 0, 255).astype(np.uint8)
 
 
-def _draw_arm(view: Image, turn: float) -> None:
+def draw_arm(view: Image, turn: float) -> None:
     """Upper arm, forearm and hand, from the lower right into the picture."""
     shoulder = np.array([560.0, 520.0])
     upper, fore = 2.2 + 0.25 * np.sin(2 * turn), 2.75 + 0.45 * np.sin(3 * turn)
