@@ -52,7 +52,7 @@ class Normalizer:
         return cls({c.name: Change(c.scaling, c.relative) for c in spec.columns if c.scaling or c.relative})
 
     def apply(self, column: str, values: Any) -> Any:
-        """Scale what was recorded (…, D), a NumPy array, as the windows did; a relative column only after it is."""
+        """Scale what was measured (…, D), an array or a tensor, as the windows did; a relative column once it is."""
         scaling = self._change(column).scaling
         return values if scaling is None else scaling.apply(values)
 

@@ -45,10 +45,11 @@ class Scaling:
             middle, width = (least + greatest) / 2, (greatest - least) / 2
         return cls(tuple(middle.tolist()), tuple(np.where(width > STILL, width, 1.0).tolist()))
 
-    def apply(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Normalized (…, D), counted in float64."""
-        scaled: NDArray[np.float32] = ((values - np.array(self.middle)) / np.array(self.width)).astype(np.float32)
-        return scaled
+    def apply(self, values: Any) -> Any:
+        """Normalized (…, D): an array as float32, counted in float64; a tensor in its own type."""
+        if isinstance(values, np.ndarray):
+            return ((values - np.array(self.middle)) / np.array(self.width)).astype(np.float32)
+        return (values - _like(values, self.middle)) / _like(values, self.width)
 
     def undo(self, values: Any) -> Any:
         """The inverse, of a NumPy array or of a tensor, whose type and device it keeps."""

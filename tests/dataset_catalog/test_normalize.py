@@ -107,6 +107,8 @@ def test_what_was_saved_beside_a_checkpoint_gives_commands_back(parts: dict[str,
         known = ~batch["action_is_pad"]
         np.testing.assert_allclose(np.asarray(action)[known], plain["action"][known], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(loaded.apply("state", plain["state"]), batch["state"], rtol=1e-6)
+    tensor = loaded.apply("state", torch.from_numpy(plain["state"]))
+    np.testing.assert_allclose(tensor.numpy(), batch["state"], rtol=1e-5, atol=1e-6)
     assert loaded.undo("torso", plain["state"]) is plain["state"], "what was not changed stays"
 
 

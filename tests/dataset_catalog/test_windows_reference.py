@@ -149,15 +149,52 @@ POLICIES = {
 METHODS = {"ACT": "mean_std", "Diffusion Policy": "min_max", "pi0": "q01_q99"}
 
 
-def documented(policy: str, dataset: Dataset) -> Windows:
-    """The windows of a policy as docs/FEED.md writes them, run."""
+def code_below(heading: str) -> str:
+    """The first code in docs/FEED.md below a heading."""
     text = (Path(__file__).parents[2] / "docs" / "FEED.md").read_text()
-    code = [text.split(f"### {policy}\n")[1].split("```python\n")[1].split("```")[0]]
-    code.insert(0, text.split("## Three policies\n")[1].split("```python\n")[1].split("```")[0])
-    names: dict[str, Any] = {"dataset": dataset, "horizon": horizon, "steps": steps, "RelativeTo": RelativeTo}
-    exec("\n".join(code), names)  # noqa: S102  our own documentation
-    windows: Windows = names["windows"]
+    return text.split(f"# {heading}\n")[1].split("```python\n")[1].split("```")[0]
+
+
+def run(dataset: Dataset, *headings: str, **given: Any) -> dict[str, Any]:
+    """What the page's code leaves behind."""
+    names: dict[str, Any] = {"dataset": dataset, "horizon": horizon, "steps": steps, "RelativeTo": RelativeTo, "np": np}
+    exec("\n".join(map(code_below, headings)), names | given, names)  # noqa: S102  our own documentation
+    return names
+
+
+def documented(policy: str, dataset: Dataset) -> Windows:
+    """The windows of a policy as docs/FEED.md writes them."""
+    windows: Windows = run(dataset, "Three policies", policy)["windows"]
     return windows
+
+
+def test_the_first_windows_of_the_page(duo: Dataset) -> None:
+    windows = run(duo, "Windows")["windows"]
+    batch = windows.batch(np.array([3, 50]))
+    assert batch["head"].shape == (2, 3, 3, 224, 224)
+    assert batch["left_wrist"].shape == (2, 3, 224, 224)
+    assert batch["action"].shape == (2, 16, 6)
+
+
+def test_the_pages_normalizer_commands_a_robot(duo: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    windows, state = documented("pi0", duo), np.arange(6, dtype=np.float32)
+    middle = run(duo, "Normalized, and relative", windows=windows, state=state, policy=lambda _: np.zeros((50, 6)))
+    still = np.array(windows.normalizer.changes["action"].scaling.middle)  # type: ignore[union-attr]
+    wanted = still + state * [1, 1, 0, 1, 1, 0]
+    np.testing.assert_allclose(middle["command"], np.tile(wanted, (50, 1)), rtol=1e-6)
+    assert np.abs(middle["observed"] - state).max() > 0.1
+
+
+def test_the_pages_transform_shifts_a_picture_the_same_way_each_time(duo: Dataset) -> None:
+    shift = run(duo, "A transform of your own")["shift"]
+    plain, shifted = duo.windows({"head": 0.0}), duo.windows({"head": 0.0}, transform=shift)
+    one, other = (shifted.batch(np.array([9, 9, 9]), seeds=np.array([1, 2, 1], np.uint64))["head"] for _ in range(2))
+    assert (one == other).all()
+    assert (one[0] == one[2]).all()
+    assert (one[0] != one[1]).any()
+    assert (np.sort(one[0], axis=None) == np.sort(plain[9]["head"], axis=None)).all()
 
 
 @pytest.mark.parametrize("policy", POLICIES)
