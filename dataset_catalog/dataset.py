@@ -155,6 +155,12 @@ class Dataset:
         order = np.lexsort((step, place))
         return rows.take(order[self.selection.covers(place[order], step[order])])
 
+    def to_ray(self) -> Any:
+        """The same rows as a `ray.data.Dataset`, read by Ray's workers. Needs Ray."""
+        from dataset_catalog.ray_data import steps_to_ray
+
+        return steps_to_ray(self)
+
     def statistics(self, column: str) -> Statistics:
         """Of a numeric column over the selected episodes, whole: each element's mean, std, least, greatest, quantiles.
 

@@ -171,6 +171,12 @@ class Windows:
 
         return Loader(self, LoaderOptions(batch_size=batch_size, **options))
 
+    def to_ray(self) -> Any:
+        """Every window once, one row each, as a `ray.data.Dataset` read by Ray's workers. Needs Ray."""
+        from dataset_catalog.ray_data import samples_to_ray
+
+        return samples_to_ray(self)
+
     def order(self, shuffling: Shuffling) -> Order:
         """In which order a loader takes the windows."""
         if shuffling.mode == "none":
