@@ -71,11 +71,21 @@ class Track:
 
     def frame(self, number: int) -> tuple[Gop, int]:
         """The GOP of frame `number`, and which of its frames it is."""
-        g = int(np.searchsorted(self.starts, number, side="right")) - 1
+        return self.frames(np.array([[number]]))[0][0]
+
+    def frames(self, numbers: NDArray[np.int64]) -> list[list[tuple[Gop, int]]]:
+        """The same of many frames (m, K)."""
+        places = np.searchsorted(self.starts, numbers, side="right") - 1
+        of_gop = {g: self._gop(g) for g in set(places.ravel().tolist())}
+        within = (numbers - self.starts[places]).tolist()
+        pairs = zip(places.tolist(), within, strict=True)
+        return [[(of_gop[g], k) for g, k in zip(*row, strict=True)] for row in pairs]
+
+    def _gop(self, g: int) -> Gop:
         a, b = self.starts[g : g + 2].tolist()
         codec, extradata = self.codecs[g]
         sizes = tuple(self.packet_bytes[a:b].tolist())
-        return Gop(int(self.rows[g]), int(self.addresses[g]), self.name, codec, extradata, sizes), number - a
+        return Gop(int(self.rows[g]), int(self.addresses[g]), self.name, codec, extradata, sizes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dataset_catalog.batch_memory import BatchMemory
 from dataset_catalog.decoders import JPEG, Coded, Decoder, Jpeg, PyAV, is_ordered
 from dataset_catalog.episodes import Gop
 from dataset_catalog.errors import DecodeError, WindowError
@@ -25,12 +26,13 @@ Image = NDArray[np.uint8]  # (3, height, width), a part of a batch
 class Places:
     """Where frames are to be written: GOP by GOP, each frame to one place or several."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: BatchMemory | None = None) -> None:
+        self._memory = memory or BatchMemory()
         self.gops: dict[int, tuple[Gop, dict[int, list[Image]]]] = {}
 
     def canvas(self, frames: Sequence[Sequence[Frame | None]], size: Size) -> NDArray[np.uint8]:
         """(B, K, 3, H, W) for frames by [window][offset], yet to be written; black where there is none."""
-        out = np.empty((len(frames), len(frames[0]), 3, *size), np.uint8)
+        out = self._memory.empty((len(frames), len(frames[0]), 3, *size))
         for images, row in zip(out, frames, strict=True):
             for image, frame in zip(images, row, strict=True):
                 if frame is None:
@@ -161,13 +163,12 @@ class _Kept:
             return planes
 
     def add(self, key: tuple[int, int], planes: Planes) -> None:
+        size = 3 * planes[0].nbytes
+        if size > self._max_bytes:
+            return
         with self._lock:
             if key not in self._planes:
                 self._planes[key] = planes
-                self._bytes += _nbytes(planes)
+                self._bytes += size
             while self._bytes > self._max_bytes:
-                self._bytes -= _nbytes(self._planes.popitem(last=False)[1])
-
-
-def _nbytes(planes: Planes) -> int:
-    return sum(plane.nbytes for plane in planes)
+                self._bytes -= 3 * self._planes.popitem(last=False)[1][0].nbytes

@@ -83,8 +83,8 @@ def find_frames(window: CameraWindow, visits: Sequence[Visit], count: int) -> Si
             continue
         number = nearest_index(track.t_ns, asked[visit.rows])
         taken[visit.rows], is_there[visit.rows] = track.t_ns[number], True
-        for row, numbers in zip(visit.rows.tolist(), number.tolist(), strict=True):
-            frames[row] = [track.frame(one) for one in numbers]
+        for row, found in zip(visit.rows.tolist(), track.frames(number), strict=True):
+            frames[row] = list(found)
     age_ns = asked - taken
     return Sights(frames, is_there & inside & (np.abs(age_ns) <= window.tolerance_ns), age_ns)
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset_catalog import layout
+from dataset_catalog.batch_memory import BatchMemory
 from dataset_catalog.block_order import BlockShuffled
 from dataset_catalog.decoders import check_name, decoder
 from dataset_catalog.episodes import EpisodeReader
@@ -216,6 +217,10 @@ class Windows:
         )
 
     @cached_property
+    def _memory(self) -> BatchMemory:
+        return BatchMemory()
+
+    @cached_property
     def _frames(self) -> dict[Fit, FrameReader]:
         """One reader for all cameras whose pictures are fitted alike: they are read at once."""
         fits = {camera.fit for camera in self.spec.cameras}
@@ -234,7 +239,7 @@ class Windows:
 
     def _images(self, visited: list[Visit], count: int, pool: Executor | None) -> Batch:
         sights = {camera: find_frames(camera, visited, count) for camera in self.spec.cameras}
-        places = {fit: Places() for fit in self._frames}
+        places = {fit: Places(self._memory) for fit in self._frames}
         batch: Batch = {}
         for camera, (frames, valid, age_ns) in sights.items():
             batch[camera.name] = places[camera.fit].canvas(frames, camera.size)
