@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,21 @@ from benchmarks import feed_footage, feed_scene
 from benchmarks.camera import Image
 from benchmarks.feed_packets import ORIGINAL, SIZE, Footage, chunks, values
 from benchmarks.feed_sides import Side
-from benchmarks.measure import BenchmarkFailed
+from benchmarks.measure import BenchmarkFailed, console
 
 LEAST_DB = 30.0  # a neighbouring frame comes to 28 dB, one of another place to less
 SAME_DB = 0.5  # by so much one of two sides may be better
-Arrays = dict[str, NDArray[Any]]
+THEIRS = ("litdata", "webdataset", "mosaic", "lerobot")
+
+
+def tell_quality(sides: Mapping[str, Side], footage: Footage) -> None:
+    """The PSNR of what each side delivers; all of them show the same frames, or this fails."""
+    psnr = {name: check(one, footage) for name, one in sides.items()}
+    console.print("  dB over RGB: " + ", ".join(f"{name} {value:.1f}" for name, value in psnr.items()))
+    best = max((value for name, value in psnr.items() if name in THEIRS), default=0.0)
+    for name, value in psnr.items():
+        if value < best - SAME_DB:
+            console.print(f"  [red]{name} is {best - value:.1f} dB below the others: not within {SAME_DB} dB[/red]")
 
 
 def check(side: Side, footage: Footage) -> float:

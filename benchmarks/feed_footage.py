@@ -74,11 +74,12 @@ def make(footage: Footage) -> None:
         return
     console.print(f"encoding {len(missing) * footage.frames:,} pictures three times into {footage.folder} …")
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        for _ in pool.map(partial(_make_one, footage), missing):
+        for _ in pool.map(partial(make_one, footage), missing):
             pass
 
 
-def _make_one(footage: Footage, episode: int) -> None:
+def make_one(footage: Footage, episode: int) -> None:
+    """One episode in every form."""
     pictures = [feed_scene.picture(episode, number) for number in range(footage.frames)]
     original = CODINGS[ORIGINAL].encode(map(as_frame, pictures))
     footage.keep(LEROBOT, episode, CODINGS[LEROBOT].encode(map(as_frame, pictures)))

@@ -29,6 +29,8 @@ def far(target: str, *, delay_s: float) -> Iterator[str]:
             with suppress(OSError):
                 there, back = await asyncio.open_connection(parts.hostname, parts.port)
                 await asyncio.gather(_pass_on(reader, back, delay_s), _pass_on(there, writer, delay_s))
+                back.close()
+            writer.close()
 
         async with await asyncio.start_server(connected, sock=listening):
             await ended.wait()
@@ -52,10 +54,10 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, d
                 due, piece = await pieces.get()
                 await asyncio.sleep(max(0.0, due - loop.time()))
                 if not piece:
-                    break
+                    writer.write_eof()
+                    return
                 writer.write(piece)
                 await writer.drain()
-        writer.close()
 
     delivering = asyncio.ensure_future(deliver())
     with suppress(OSError):

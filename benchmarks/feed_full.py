@@ -1,0 +1,59 @@
+"""Frames at 640×480: single ones beside the limit, windows of 1, 2 and 8 beside LeRobot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+
+from benchmarks import feed_lerobot
+from benchmarks.feed_bench import Bench, limit, ours, store_lerobot, store_ours
+from benchmarks.feed_check import tell_quality
+from benchmarks.feed_figures import Figure, not_measured, ratio, take_turns
+from benchmarks.feed_packets import ORIGINAL
+from benchmarks.feed_sides import side
+
+# By frames of a window: windows of a batch, as a float32 frame takes 3.7 MB; and LeRobot's share of a round's batches.
+WINDOWS = {1: (16, 0.25), 2: (16, 0.2), 8: (8, 0.1)}
+LEROBOT = tuple(f"k{frames}_vs_lerobot" for frames in WINDOWS)
+
+
+def of_full(bench: Bench) -> Iterator[Figure]:
+    """At 640×480, against the limit."""
+    store_ours(bench)
+    random = bench.asked(ORIGINAL)
+    sequential = replace(random, order="sequential")
+    with ExitStack() as ended:
+        sides = {
+            name: (ended.enter_context(made), bench.batches(share))
+            for name, made, share in (
+                ("random", ours("random", random), 0.3),
+                ("limit of random", limit("limit of random", random), 0.3),
+                ("sequential", ours("sequential", sequential), 0.5),
+                ("limit of sequential", limit("limit of sequential", sequential), 0.5),
+            )
+        }
+        found = take_turns(sides, rounds=bench.sizes.rounds)
+    yield ratio("random640_vs_limit", found, "random", "limit of random")
+    yield ratio("sequential_vs_limit", found, "sequential", "limit of sequential")
+
+
+def of_lerobot(bench: Bench) -> Iterator[Figure]:
+    """At 640×480, windows of 1, 2 and 8 frames."""
+    if isinstance(bench.lerobot, str):
+        yield from (not_measured(name, bench.lerobot) for name in LEROBOT)
+        return
+    store_ours(bench)
+    store_lerobot(bench)
+    libraries = str(feed_lerobot.ffmpeg_libraries(bench.lerobot.parents[1]))
+    told = {"HF_HUB_OFFLINE": "1", "LD_LIBRARY_PATH": libraries}
+    for frames, (batch, share) in WINDOWS.items():
+        asked = replace(bench.asked(ORIGINAL), frames=frames, batch=batch, floats=True)
+        words = [str(bench.folder / "lerobot"), str(batch), str(frames)]
+        theirs = side("lerobot", "benchmarks.feed_lerobot_reader", words, python=bench.lerobot, environment=told)
+        with ours("ours", asked) as our_side, theirs as their_side:
+            tell_quality({"ours": our_side, "lerobot": their_side}, bench.footage)
+            batches = bench.batches(share)
+            sides = {"ours": (our_side, 2 * batches), "lerobot": (their_side, batches)}
+            found = take_turns(sides, rounds=bench.sizes.rounds)
+        yield ratio(f"k{frames}_vs_lerobot", found, "ours", "lerobot")
