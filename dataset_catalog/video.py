@@ -92,6 +92,8 @@ def to_planes(frame: av.VideoFrame, size: Size | None = None, fit: Fit = "stretc
     the same to the bit; where it is, planes keep the colour's full resolution.
     """
     height, width = scaled((frame.height, frame.width), size, fit) if size else (frame.height, frame.width)
+    if frame.format.name == "nv12":  # a GPU's order of the same values, of which libswscale makes other colours
+        frame = _own.reformatter.reformat(frame, format="yuv420p", threads=1)
     planar = _own.reformatter.reformat(
         frame, width=width, height=height, format="gbrp", interpolation="AREA", threads=1
     )  # threads=0, the default, costs more CPU than the conversion

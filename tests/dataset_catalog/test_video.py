@@ -111,6 +111,13 @@ def test_rgb_is_height_width_channels_at_the_size_asked_for() -> None:
     assert small.flags.c_contiguous
 
 
+def test_what_a_gpu_decodes_has_the_same_colours() -> None:
+    """A GPU gives NV12, colour values in pairs; libswscale makes other colours of it than of yuv420p."""
+    coloured = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    frame = av.VideoFrame.from_ndarray(coloured, format="rgb24").reformat(format="yuv420p")
+    assert (to_rgb(frame.reformat(format="nv12")) == to_rgb(frame)).all()
+
+
 def test_planes_are_the_same_pixels_channel_first() -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     planes = np.zeros((3, 6, 8), np.uint8)
