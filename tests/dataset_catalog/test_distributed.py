@@ -26,11 +26,6 @@ def windows(lake: Any) -> Windows:
     return lake.catalog.dataset("pick").windows({"state": 0.0}, {"action": horizon(0.5, hz=20)})  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("name", ["train_accelerate.py", "train_lightning.py", "train_ray.py"])
-def test_an_example_fits_on_a_page(name: str) -> None:
-    assert len((EXAMPLES / name).read_text().splitlines()) <= 80
-
-
 @pytest.mark.parametrize("library", ["accelerate", "lightning"])
 def test_an_epoch_begun_by_one_process_is_ended_by_two(
     lake: Any, windows: Windows, tmp_path: Path, library: str
