@@ -82,7 +82,7 @@ def test_a_run_killed_at_any_write_leaves_a_whole_version_or_none(
         assert run_once(lake) == chain.check() == published + 1
         check_tags(lake)
 
-    run_trials(trial, tmp_path, test=8, soak=20 * 2 * sum(writes))
+    run_trials(trial, tmp_path, test=20, soak=max(200, 4 * sum(writes)))
 
 
 def test_a_run_that_sleeps_while_another_publishes_publishes_nothing(
@@ -112,7 +112,7 @@ def test_a_run_that_sleeps_while_another_publishes_publishes_nothing(
         assert chain.check() == published + already + 1
         assert run_once(lake) == chain.check() == published + already + 2
 
-    run_trials(trial, tmp_path, test=3, soak=10 * 2 * sum(writes))
+    run_trials(trial, tmp_path, test=3, soak=200)
 
 
 def test_two_runs_that_race_publish_each_version_once(tmp_path: Path, proxy: StorageProxy, new_lake: NewLake) -> None:
