@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -13,8 +14,10 @@ import pytest
 from dataset_catalog.catalog import Catalog
 from dataset_catalog.dataset import Dataset
 from dataset_catalog.errors import FormatError
+from dataset_catalog.export_film import StoredFilm
 from dataset_catalog.export_lerobot import Version, export_lerobot
 from dataset_catalog.import_lerobot import import_lerobot
+from dataset_catalog.video import decode_gop, to_rgb
 from tests.dataset_catalog.lerobot_folders import (
     CHUNK,
     FEATURES,
@@ -92,7 +95,29 @@ def test_packets_that_need_each_other_are_copied_with_their_order(
     export_lerobot(imported(folder, tmp_path / "lake"), tmp_path / "out")
     found, wanted = (tmp_path / "out" / HEAD["v3.0"].format(0), folder / HEAD["v2.1"].format(0))
     assert packets_of(found) == packets_of(wanted)
+    assert times_of(found) == times_of(wanted)
     assert psnr_db(frames_of(found), frames_of(wanted)) == float("inf")
+
+
+def times_of(path: Path) -> list[float]:
+    """When each packet's picture is shown, in decoding order, in seconds."""
+    with av.open(str(path)) as container:
+        return [float(packet.pts * packet.time_base) for packet in container.demux(video=0) if packet.size]
+
+
+def test_steps_that_leave_pictures_out_are_not_given_those_between(lake: Any) -> None:
+    film = StoredFilm(lake.catalog.dataset("pick").table("gops"), "e0", "head")
+    out = film.out(film.frame_t_ns[::2])
+    assert not out.copied
+    wanted = [picture for _, picture in lake.episodes["e0"].frames[::2]]
+    frames = [to_rgb(frame) for frame in decode_gops(out.packets)]
+    assert psnr_db(frames, wanted) >= 38
+    assert film.out(film.frame_t_ns).copied
+    assert not film.out(film.frame_t_ns[::-1].copy()).copied
+
+
+def decode_gops(packets: list[bytes]) -> list[Any]:
+    return [frame for n in range(0, len(packets), 10) for frame in decode_gop("h264", None, packets[n : n + 10])]
 
 
 def test_a_part_of_an_episode_is_an_episode_whose_film_is_near_enough(

@@ -29,6 +29,7 @@ def test_a_step_leads_to_the_raw_objects_that_its_values_and_its_frame_are_in(ro
         ((episode, step),) = dataset.selection.locate(np.array([row]))
         (told,) = dataset.select(episodes=[episode], where=f"step = {step}").steps().to_pylist()
         found = {one["name"]: one for one in dataset.lineage(row).to_pylist()}
+        assert len(dataset.lineage(row)) == len(found)  # one object each
         bodies = {name: raw_bytes(robot, one) for name, one in found.items()}
         if told["state"] is None:
             assert set(found) == {"head_camera"}
