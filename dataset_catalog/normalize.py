@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dataset_catalog.episodes import EpisodeReader
 from dataset_catalog.errors import WindowError
 from dataset_catalog.gather import gather_columns, visits
 from dataset_catalog.relative import Relative
-from dataset_catalog.scaling import Scaling
-from dataset_catalog.statistics import Statistics
+from dataset_catalog.scaling import Measured, Scaling, Values
 
 if TYPE_CHECKING:
     from dataset_catalog.dataset import Dataset
     from dataset_catalog.spec import WindowSpec
 
 FORMAT = "fleetfeed/normalizer/1"
-MEASURED = 16_384  # windows that statistics of relative columns are taken from: all, or so many evenly spread
+MEASURED = 16_384  # windows that are looked into at most: all, or so many evenly spread
+_VALUES = 2**20  # and values of an element
 _AT_ONCE = 1_024
 _SERIES_BYTES = 2**28
 
@@ -111,27 +112,31 @@ def normalized(spec: WindowSpec, dataset: Dataset, asked: Mapping[str, str] | No
     training = dataset.training
     if not len(training):
         raise WindowError("the training part of this selection is empty: give the normalizer of the training windows")
-    return spec.scaled({name: Scaling.of(_measure(training, spec, name), method) for name, method in asked.items()})
+    measured = {name: _measure(training, spec, name, method) for name, method in asked.items()}
+    return spec.scaled({name: Scaling.of(measured[name], method) for name, method in asked.items()})
 
 
-def _measure(dataset: Dataset, spec: WindowSpec, name: str) -> Statistics:
-    """Of what is recorded in a column; of a relative one of what the windows will hold, where it is valid."""
+def _measure(dataset: Dataset, spec: WindowSpec, name: str, method: str) -> Measured:
+    """Of what is recorded in a column; of a relative one, and for quantiles, of the valid values that the windows hold.
+
+    The dataset's own quantiles are within 1 % of a value's size: too coarse for a small range far from 0.
+    """
     (column,) = (column for column in spec.columns if column.name == name)
-    if column.relative is None:
+    if column.relative is None and method != "q01_q99":
         return dataset.statistics(name)
-    alone = replace(spec, columns=(column,), cameras=())
-    return Statistics.join(_valid_values(dataset, alone))
+    return Values(np.concatenate(list(_valid_values(dataset, replace(spec, columns=(column,), cameras=())))))
 
 
-def _valid_values(dataset: Dataset, spec: WindowSpec) -> Iterator[Statistics]:
-    """Statistics of a single column's windows, some hundred at a time."""
+def _valid_values(dataset: Dataset, spec: WindowSpec) -> Iterator[NDArray[np.float32]]:
+    """(n, D) of a single column's windows, some hundred at a time."""
+    (column,) = spec.columns
     reader = EpisodeReader(dataset, columns=spec.series, cameras={}, max_bytes=_SERIES_BYTES)
-    count = min(len(dataset), MEASURED)
+    count = min(len(dataset), MEASURED, max(1, _VALUES // len(column.offsets)))
     windows = np.linspace(0, len(dataset) - 1, count).round().astype(np.int64)
     for first in range(0, count, _AT_ONCE):
         places = dataset.selection.locate(windows[first : first + _AT_ONCE])
         (got,) = gather_columns(spec, visits(places, reader), len(places)).values()
-        yield Statistics.of(got.values[got.valid])
+        yield got.values[got.valid]
 
 
 def _change(saved: Mapping[str, Any]) -> Change:

@@ -9,19 +9,68 @@ An element that does not change is only moved, to 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dataset_catalog.errors import WindowError
-from dataset_catalog.statistics import Statistics
 
 Method = Literal["mean_std", "min_max", "q01_q99"]
 METHODS: tuple[Method, ...] = get_args(Method)
 STILL = 1e-6  # a deviation, or half a range, below which an element does not change
+
+
+class Measured(Protocol):
+    """What an element's two numbers come from, (d,) each; `Statistics` are one, `Values` another."""
+
+    @property
+    def count(self) -> NDArray[np.int64]: ...
+    @property
+    def mean(self) -> NDArray[np.float64]: ...
+    @property
+    def std(self) -> NDArray[np.float64]: ...
+    @property
+    def min(self) -> NDArray[np.float64]: ...
+    @property
+    def max(self) -> NDArray[np.float64]: ...
+    def quantile(self, q: float, /) -> NDArray[np.float64]: ...
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Values:
+    """All the values themselves, (n, d); those that are not finite are left out, each element by itself."""
+
+    values: NDArray[np.float32]
+
+    @property
+    def count(self) -> NDArray[np.int64]:
+        finite: NDArray[np.int64] = np.isfinite(self.values).sum(axis=0)
+        return finite
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        return self._of_each(np.mean)
+
+    @property
+    def std(self) -> NDArray[np.float64]:
+        return self._of_each(np.std)
+
+    @property
+    def min(self) -> NDArray[np.float64]:
+        return self._of_each(np.min)
+
+    @property
+    def max(self) -> NDArray[np.float64]:
+        return self._of_each(np.max)
+
+    def quantile(self, q: float, /) -> NDArray[np.float64]:
+        return self._of_each(lambda element: np.quantile(element, q))
+
+    def _of_each(self, number: Callable[[NDArray[np.float64]], Any]) -> NDArray[np.float64]:
+        return np.array([number(element[np.isfinite(element)].astype(np.float64)) for element in self.values.T])
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +81,16 @@ class Scaling:
     width: tuple[float, ...]
 
     @classmethod
-    def of(cls, statistics: Statistics, method: str) -> Scaling:
+    def of(cls, measured: Measured, method: str) -> Scaling:
         """Raises `WindowError` for a method that there is not, and for an element that has no finite value."""
         if method not in METHODS:
             raise WindowError(f"a method to normalize by is one of {', '.join(METHODS)}, got {method!r}")
-        if not statistics.count.all():
-            raise WindowError(f"no finite values of the elements {np.flatnonzero(statistics.count == 0).tolist()}")
+        if not measured.count.all():
+            raise WindowError(f"no finite values of the elements {np.flatnonzero(measured.count == 0).tolist()}")
         if method == "mean_std":
-            middle, width = statistics.mean, statistics.std
+            middle, width = measured.mean, measured.std
         else:
-            least, greatest = _range(statistics, method)
+            least, greatest = _range(measured, method)
             middle, width = (least + greatest) / 2, (greatest - least) / 2
         return cls(tuple(middle.tolist()), tuple(np.where(width > STILL, width, 1.0).tolist()))
 
@@ -61,7 +110,7 @@ def _like(values: Any, numbers: Sequence[float]) -> Any:
     return np.array(numbers, values.dtype) if isinstance(values, np.ndarray) else values.new_tensor(numbers)
 
 
-def _range(statistics: Statistics, method: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _range(measured: Measured, method: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if method == "min_max":
-        return statistics.min, statistics.max
-    return statistics.quantile(0.01), statistics.quantile(0.99)
+        return measured.min, measured.max
+    return measured.quantile(0.01), measured.quantile(0.99)

@@ -16,7 +16,7 @@ from dataset_catalog.dataset import Dataset
 from dataset_catalog.errors import WindowError
 from dataset_catalog.normalize import Change, Normalizer
 from dataset_catalog.relative import Relative, RelativeTo
-from dataset_catalog.scaling import Scaling
+from dataset_catalog.scaling import METHODS, Scaling, Values
 from dataset_catalog.spec import horizon
 from dataset_catalog.statistics import Statistics
 from dataset_catalog.windows import Windows
@@ -59,15 +59,15 @@ def test_a_selection_that_was_not_split_is_normalized_by_itself_not_by_the_whole
     np.testing.assert_allclose(scaling.width, (values.max(axis=0) - values.min(axis=0)) / 2, rtol=1e-6)
 
 
-def test_quantiles_become_minus_one_and_one_and_nothing_is_clipped(lake: Any, parts: dict[str, Dataset]) -> None:
-    values = recorded(lake, parts["train"], "state")
-    windows = parts["train"].windows({"state": [0.0]}, normalize={"state": "q01_q99"})
-    low, high = (np.quantile(values, q, axis=0, method="lower") for q in (0.01, 0.99))
-    scaling = windows.normalizer.changes["state"].scaling
-    assert scaling
-    np.testing.assert_allclose(np.array(scaling.middle) - scaling.width, low, rtol=0.011, atol=1e-3)
-    np.testing.assert_allclose(np.array(scaling.middle) + scaling.width, high, rtol=0.011, atol=1e-3)
-    assert np.abs(whole(windows)["state"]).max() > 1
+def test_quantiles_become_minus_one_and_one_and_nothing_is_clipped(parts: dict[str, Dataset]) -> None:
+    plain = whole(parts["train"].windows({"state": [-0.1, 0.0]}))
+    windows = parts["train"].windows({"state": [-0.1, 0.0]}, normalize={"state": "q01_q99"})
+    batch = whole(windows)
+    low, high = (np.quantile(batch["state"][batch["state_mask"]].astype(float), q, axis=0) for q in (0.01, 0.99))
+    np.testing.assert_allclose(low, -1, rtol=1e-5)
+    np.testing.assert_allclose(high, 1, rtol=1e-5)
+    assert np.abs(batch["state"]).max() > 1
+    np.testing.assert_allclose(windows.normalizer.undo("state", batch["state"]), plain["state"], rtol=1e-5, atol=1e-5)
 
 
 def test_statistics_of_relative_actions_are_of_what_the_windows_hold(parts: dict[str, Dataset]) -> None:
@@ -214,22 +214,43 @@ def test_a_file_that_is_no_saved_normalizer_says_so(tmp_path: Path) -> None:
 VALUES = st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=30)
 
 
-@given(VALUES, st.sampled_from(["mean_std", "min_max", "q01_q99"]))
-def test_undo_is_the_inverse_of_apply(values: list[float], method: str) -> None:
+@given(VALUES, st.sampled_from(METHODS), st.sampled_from([Statistics.of, Values]))
+def test_undo_is_the_inverse_of_apply(values: list[float], method: str, measure: Any) -> None:
     recorded = np.array(values, np.float32)[:, None]
-    scaling = Scaling.of(Statistics.of(recorded), method)
+    scaling = Scaling.of(measure(recorded), method)
     scaled = scaling.apply(recorded)
     assert np.isfinite(scaled).all()
     room = 1e-6 * (np.abs(recorded).max() + 1)
     np.testing.assert_allclose(scaling.undo(scaled), recorded, rtol=1e-6, atol=room)
 
 
+def test_values_measure_what_statistics_do_and_quantiles_to_the_bit() -> None:
+    values = np.random.default_rng(0).normal(100, 0.1, (1000, 3)).astype(np.float32)  # far from 0, in a small range
+    values[5:9, 1], values[7, 2] = np.nan, np.inf
+    exact, joined = Values(values), Statistics.of(values)
+    for name in ("count", "mean", "std", "min", "max"):
+        np.testing.assert_allclose(getattr(exact, name), getattr(joined, name), rtol=1e-9)
+    for column in range(3):
+        finite = values[np.isfinite(values[:, column]), column].astype(float)
+        assert exact.quantile(0.01)[column] == np.quantile(finite, 0.01)
+    scaled = Scaling.of(exact, "q01_q99").apply(values)[:, 0]
+    np.testing.assert_allclose(np.quantile(scaled.astype(float), [0.01, 0.99]), [-1, 1], rtol=1e-3)
+
+
 def test_an_element_that_does_not_change_becomes_zero() -> None:
     still = np.array([[5.0, 1.0], [5.0, 3.0]], np.float32)
     for method in ("mean_std", "min_max"):
-        assert Scaling.of(Statistics.of(still), method).apply(still).tolist() == [[0.0, -1.0], [0.0, 1.0]]
+        for measured in (Statistics.of(still), Values(still)):
+            assert Scaling.of(measured, method).apply(still).tolist() == [[0.0, -1.0], [0.0, 1.0]]
 
 
-def test_an_element_without_a_finite_value_cannot_be_normalized() -> None:
+@pytest.mark.parametrize("measure", [Statistics.of, Values])
+def test_an_element_without_a_finite_value_cannot_be_normalized(measure: Any) -> None:
     with pytest.raises(WindowError, match=r"no finite values of the elements \[1\]"):
-        Scaling.of(Statistics.of(np.array([[1.0, np.nan]])), "mean_std")
+        Scaling.of(measure(np.array([[1.0, np.nan]])), "mean_std")
+
+
+def test_a_part_whose_windows_hold_nothing_valid_cannot_be_normalized_by_them(lake: Any) -> None:
+    hole = lake.catalog.dataset("pick").select(where="state_age_ns IS NULL", episodes=["e0"])
+    with pytest.raises(WindowError, match=r"no finite values of the elements \[0, 1, 2\]"):
+        hole.windows({"state": 0.0}, normalize={"state": "q01_q99"})
