@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import lance
+import numpy as np
 import pyarrow as pa
 
 from dataset_catalog.align import Frames
@@ -13,6 +13,7 @@ from dataset_catalog.rendition import ORIGINAL
 from dataset_catalog.schema import GOPS
 from dataset_catalog.tracks import Gop, Track
 
+PAYLOAD = "payload"
 MADE = Track("h264", b"", (), "")  # what a rendition's GOPs are of: H.264 in Annex B
 
 
@@ -26,8 +27,10 @@ def gop_batch(about: Mapping[str, Any], track: Track, gops: Sequence[Gop], frame
     if frames.rendition != ORIGINAL and track.codec == MADE.codec:
         same |= {"width": about["width"] & ~1, "height": about["height"] & ~1}
     rows = [{**same, **_row(gop, frames)} for gop in gops]
-    arrays = [_array(name, [row[name] for row in rows]) for name in GOPS.names]
-    return pa.RecordBatch.from_arrays(arrays, schema=GOPS)
+    columns = {name: [row[name] for row in rows] for name in GOPS.names if name != PAYLOAD}
+    arrays = {name: pa.array(values, GOPS.field(name).type) for name, values in columns.items()}
+    arrays[PAYLOAD] = _payloads(gops)
+    return pa.RecordBatch.from_arrays([arrays[name] for name in GOPS.names], schema=GOPS)
 
 
 def _row(gop: Gop, frames: Frames) -> dict[str, Any]:
@@ -36,9 +39,16 @@ def _row(gop: Gop, frames: Frames) -> dict[str, Any]:
         "start_ns": gop.start_ns,
         "packet_bytes": [len(packet.data) for packet in gop.packets],
         "frame_t_ns": gop.frame_t_ns,
-        "payload": b"".join(packet.data for packet in gop.packets),
     }
 
 
-def _array(name: str, values: list[Any]) -> Any:
-    return lance.blob_array(values) if name == "payload" else pa.array(values, GOPS.field(name).type)
+def _payloads(gops: Sequence[Gop]) -> Any:
+    """The packets as Lance's blobs, each copied once: `lance.blob_array` copies them twice more."""
+    packets = pa.py_buffer(b"".join(packet.data for gop in gops for packet in gop.packets))
+    ends = np.cumsum([0, *(gop.bytes for gop in gops)], dtype=np.int64)
+    count = len(gops)
+    payloads = pa.Array.from_buffers(pa.large_binary(), count, [None, pa.py_buffer(ends), packets])
+    type_ = GOPS.field(PAYLOAD).type
+    elsewhere = [pa.nulls(count, field.type) for field in list(type_.storage_type)[1:]]  # no uri, and no place there
+    storage = pa.StructArray.from_arrays([payloads, *elsewhere], fields=list(type_.storage_type))
+    return pa.ExtensionArray.from_storage(type_, storage)

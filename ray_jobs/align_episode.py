@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from dataset_catalog.rendition import Fidelity
 from dataset_catalog.schema import EPISODES, GOPS, SERIES, STATISTICS
 from dataset_catalog.storage import Storage
 from dataset_catalog.tracks import Track
-from edge.segment import Message, Topic, read_messages
+from edge.segment_reader import read_topics
 from ingest_serve.raw_store import RawStore
 from ray_jobs.align_spec import AlignSpec
 from ray_jobs.cluster import Item, Part
@@ -33,6 +33,8 @@ from ray_jobs.series import Readings
 
 _UNUSABLE = "the episode's telemetry cannot be used"
 MAX_EPISODE_NS = 24 * 3600 * 1_000_000_000
+TOGETHER_BYTES = 64 << 20  # of readings, about
+TABLES = ("gops", "series", "statistics", "steps", "episodes")
 
 
 class EpisodeReader:
@@ -97,45 +99,53 @@ class EpisodeReader:
             }
 
     def _collect(self, row: Row, readings: Mapping[str, Readings]) -> None:
-        """A segment's readings; messages that cannot be decoded are none."""
+        """A segment's readings; messages that cannot be decoded are none. The store compares the bytes' digest."""
+        body = io.BytesIO(self._store.get(segment_of(row)))
         found: dict[str, list[tuple[int, Any]]] = {}
-        for topic, messages in self._wanted(row).items():
-            pairs = zip(messages, decode_each(messages), strict=True)
-            decoded = [(message.t_ns, value) for message, value in pairs if value is not UNDECODED]
+        for topic, messages in read_topics(body, check_crcs=False, wanted=self._spec.topics).items():
+            pairs = zip(messages.t_ns.tolist(), decode_each(messages, self._spec.fields_of(topic.name)), strict=True)
+            decoded = [(t_ns, value) for t_ns, value in pairs if value is not UNDECODED]
             found.setdefault(topic.name, []).extend(decoded)
         with blamed_on(SpecError, _UNUSABLE):
             for name, column in self._spec.columns.items():
                 readings[name].add(found.get(column.topic, ()))
 
-    def _wanted(self, row: Row) -> dict[Topic, list[Message]]:
-        """The messages of a segment that the spec asks for. The store compares the digest of the bytes."""
-        found: dict[Topic, list[Message]] = {}
-        names = self._spec.topics
-        for message in read_messages(io.BytesIO(self._store.get(segment_of(row))), check_crcs=False):
-            if message.topic.name in names:
-                found.setdefault(message.topic, []).append(message)
-        return found
+
+Aligned = tuple[EpisodeReader, dict[str, Series]]
 
 
 def align_batch(storage: Storage, spec: AlignSpec, items: Sequence[Item]) -> Part:
     """Align each episode. One that does not fit the spec is left out of all tables and named with its reason."""
-    found: list[tuple[EpisodeReader, dict[str, Series]]] = []
-    skipped: dict[str, str] = {}
     store = RawStore.open(storage)  # which takes as long as reading three segments
-    for item in items:
-        reader = EpisodeReader(store, spec, item)
+    skipped: dict[str, str] = {}
+    fidelity = Fidelity()
+    readers = (EpisodeReader(store, spec, item) for item in items)
+    parts = [_write(storage, spec, found, fidelity) for found in _together(readers, skipped)]
+    written = {table: Written.join(part[table] for part in parts) for table in TABLES}
+    return Part(written, {"skipped": skipped, "fidelity": asdict(fidelity)})
+
+
+def _together(readers: Iterable[EpisodeReader], skipped: dict[str, str]) -> Iterator[list[Aligned]]:
+    """Episodes that are written together, since a file takes longer than an episode's rows: as many as memory holds."""
+    found: list[Aligned] = []
+    size = 0
+    for reader in readers:
         try:
             reader.check()
-            found.append((reader, reader.series()))
+            series = reader.series()
         except SpecError as error:
             skipped[reader.episode.episode_id] = str(error)
-    fidelity = Fidelity()
-    return Part(_write(storage, spec, found, fidelity), {"skipped": skipped, "fidelity": asdict(fidelity)})
+            continue
+        found.append((reader, series))
+        size += sum(one.values.nbytes + one.t_ns.nbytes for one in series.values())
+        if size >= TOGETHER_BYTES:
+            yield found
+            found, size = [], 0
+    if found:
+        yield found
 
 
-def _write(
-    storage: Storage, spec: AlignSpec, found: Sequence[tuple[EpisodeReader, dict[str, Series]]], fidelity: Fidelity
-) -> dict[str, Written]:
+def _write(storage: Storage, spec: AlignSpec, found: Sequence[Aligned], fidelity: Fidelity) -> dict[str, Written]:
     """The fragments of all tables; video first, as steps point to its frames."""
     write = partial(publish.write, storage, f"{versions.DATASETS}/{spec.name}")
     frames: dict[str, dict[str, Frames]] = {}

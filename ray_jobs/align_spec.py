@@ -117,6 +117,12 @@ class AlignSpec(_Frozen):
     def topics(self) -> frozenset[str]:
         return frozenset(column.topic for column in self.columns.values())
 
+    def fields_of(self, topic: str) -> frozenset[str]:
+        """The fields of a topic's messages in which columns, or the names of their elements, lie."""
+        columns = [column for column in self.columns.values() if column.topic == topic]
+        paths = [path for column in columns for path in (column.field, column.names) if isinstance(path, str)]
+        return frozenset(path.split(".")[0] for path in paths)
+
     @property
     def reach_ns(self) -> int:
         """How far beyond an episode its values and frames may lie."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -24,6 +24,7 @@ from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_
 from rosbags.typesys.base import TypesysError
 
 from edge.segment import Message, Topic
+from edge.segment_reader import TopicMessages
 from ray_jobs.errors import MessageError
 from ray_jobs.plain_protobuf import PlainProtobuf
 from ray_jobs.poison import blamed_on
@@ -47,29 +48,29 @@ def decode(message: Message) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def quick_decoder(topic: Topic) -> Decode:
+def quick_decoder(topic: Topic, wanted: frozenset[str] | None = None) -> Decode:
     """As `decoder`, in a fraction of its time, for those who need no more than numbers or look at what they get:
 
-    JSON integers beyond 64 bits are the nearest float, and typed arrays may be lists.
+    JSON integers beyond 64 bits are the nearest float, and typed arrays may be lists. Where the type says that there
+    are `wanted` fields, there may be no others.
     """
     if topic.encoding == "json":
         return _decode_json_quickly
     if topic.encoding == "protobuf" and topic.schema_encoding == "protobuf":
-        return _protobuf(topic, typed_arrays=False)
+        return _protobuf(topic, typed_arrays=False, wanted=wanted)
     return decoder(topic)
 
 
 UNDECODED = object()
 
 
-def decode_each(messages: Sequence[Message]) -> list[Any]:
-    """The values of messages of one topic as `quick_decoder` gives them; `UNDECODED` where one cannot be decoded."""
+def decode_each(messages: TopicMessages, wanted: frozenset[str] | None = None) -> list[Any]:
+    """The values of messages as `quick_decoder` gives them; `UNDECODED` where one cannot be decoded."""
     try:
         with blamed_on(MessageError, "these messages"):
-            decode_one = quick_decoder(messages[0].topic)
-            return [decode_one(message.data) for message in messages]
+            return list(map(quick_decoder(messages.topic, wanted), messages.data))
     except MessageError:
-        return [_decode_or_not(message) for message in messages]
+        return [_decode_or_not(message) for message in messages.messages()]
 
 
 def _decode_or_not(message: Message) -> Any:
@@ -120,8 +121,8 @@ def protobuf_parser(topic: Topic) -> Callable[[bytes], ProtobufMessage]:
         raise MessageError(f"{topic.name}: no usable schema {topic.schema_name!r}: {error}") from error
 
 
-def _protobuf(topic: Topic, *, typed_arrays: bool = True) -> Decode:
-    parse, plain = protobuf_parser(topic), PlainProtobuf(typed_arrays=typed_arrays)
+def _protobuf(topic: Topic, *, typed_arrays: bool = True, wanted: frozenset[str] | None = None) -> Decode:
+    parse, plain = protobuf_parser(topic), PlainProtobuf(typed_arrays=typed_arrays, wanted=wanted)
 
     def decode(data: bytes) -> Any:
         try:

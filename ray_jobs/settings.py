@@ -20,7 +20,7 @@ class JobsSettings(TableSettings):
     telemetry_per_task: int = Field(
         128, ge=1, description="The same for load_telemetry: a task writes few files, and large ones."
     )
-    episodes_per_task: int = Field(4, ge=1, description="Episodes that one Ray task aligns before it returns.")
+    episodes_per_task: int = Field(16, ge=1, description="Episodes that one Ray task aligns before it returns.")
     segments_per_commit: int = Field(
         5_000, ge=1, description="A long run publishes about every so many segments; a killed run loses at most that."
     )

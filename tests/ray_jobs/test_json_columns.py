@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edge.segment import Message, Topic
+from edge.segment_reader import TopicMessages
 from ray_jobs.flatten import EXTRA, fields_of, infer_types, table_schema, to_batch, undecoded, widened
 from ray_jobs.json_columns import columns_of_json
 from ray_jobs.messages import UNDECODED, decode_each
@@ -28,7 +29,7 @@ messages = st.lists(st.dictionaries(names, leaf | st.dictionaries(names, leaf, m
 
 
 def one_by_one(schema: pa.Schema, encoded: Sequence[bytes]) -> pa.RecordBatch:
-    found = decode_each([Message(Topic("/x", "json"), 0, 0, data) for data in encoded])
+    found = decode_each(TopicMessages.of([Message(Topic("/x", "json"), 0, 0, data) for data in encoded]))
     pairs = zip(found, encoded, strict=True)
     kept = [undecoded(data) if value is UNDECODED else value for value, data in pairs]
     return to_batch(schema, [OWN_ROW] * len(encoded), kept)

@@ -97,9 +97,8 @@ def test_numbers_of_one_length_are_vectors_and_one_of_another_length_goes_beside
     assert [row["q_as_doubles"] for row in rows] == [None, None, None, [1, 2, 3], None, [None, 1], None]
     assert [row["pose_at"] for row in rows] == [[1, 2, 0], [1, 2, 1], [1, 2, 2], None, None, None, None]
     catalog = Catalog(robot.storage)
-    found = catalog.sql(
-        "SELECT q[1] AS first, len(q) AS size, coalesce(q_as_doubles, q::double[]) AS joined FROM telemetry.arm ORDER BY t_ns"
-    ).to_pydict()
+    joined = "coalesce(q_as_doubles, q::double[]) AS joined"
+    found = catalog.sql(f"SELECT q[1] AS first, len(q) AS size, {joined} FROM telemetry.arm ORDER BY t_ns").to_pydict()
     assert found["first"] == [0, 1, 2, None, None, None, 7.5]
     assert found["size"] == [2, 2, 2, None, None, None, 2]
     assert found["joined"] == [[0, 0.5], [1, 0.5], [2, 0.5], [1, 2, 3], None, [None, 1], [7.5, 8]]
