@@ -127,6 +127,15 @@ def test_of_the_renditions_the_smallest_that_is_large_enough_is_preferred() -> N
     assert prefer("head", camera, (200, 224), "original") == ("original",)
 
 
+def test_what_is_large_enough_depends_on_how_pictures_are_fitted() -> None:
+    camera = Camera(0, {"original": (960, 1280), "x264-g10": (480, 640)})
+    assert prefer("head", camera, (500, 500), None, "letterbox")[0] == "x264-g10", "375x500 of it is needed"
+    for fit in ("stretch", "crop"):
+        assert prefer("head", camera, (500, 500), None, fit)[0] == "original"  # type: ignore[arg-type]
+    assert prefer("head", camera, (400, 700), None, "crop")[0] == "original"
+    assert prefer("head", camera, (480, 640), None, "crop")[0] == "x264-g10"
+
+
 def test_shapes_and_dtypes_are_as_documented(lake: Any) -> None:
     batch = lake.catalog.dataset("pick").windows(OBSERVATIONS, ACTIONS).batch(np.array([5, 0, 77]))
     shapes = {name: (value.dtype.name, value.shape) for name, value in batch.items() if isinstance(value, np.ndarray)}
