@@ -12,10 +12,13 @@ import torch
 
 from dataset_catalog import mix
 from dataset_catalog.block_order import BlockShuffled
+from dataset_catalog.catalog import Catalog
 from dataset_catalog.order import Order, Shuffled
 from dataset_catalog.quality import quality, spread
 from dataset_catalog.spec import horizon
+from dataset_catalog.storage import Storage
 from dataset_catalog.windows import Windows
+from tests.dataset_catalog.conftest import make_episode, write_dataset
 
 PAGE = Path(__file__).parents[2] / "docs" / "FEED.md"
 
@@ -75,6 +78,15 @@ def test_a_run_goes_on_with_the_very_next_batch(given: dict[str, Any]) -> None:
     batches = [batch["sample_id"] for batch in left["windows"].loader(64, seed=7)]
     assert left["batch"]["sample_id"] == batches[0]
     assert next(iter(left["again"]))["sample_id"] == batches[1]
+
+
+def test_a_rendition_of_the_page_is_read_by_its_windows(tmp_path: Path) -> None:
+    write_dataset(
+        Storage.open(str(tmp_path)), "pick", [[make_episode("e0", "h1", "wave", True, frames=12, skip=0, seed=0)]]
+    )
+    left = run("Fast", {"dataset": Catalog.open(str(tmp_path)).dataset("pick")})
+    assert left["small"].version == left["dataset"].version + 1
+    assert left["windows"].spec.cameras[0].renditions[0] == "h264-g10-24x32"
 
 
 def test_torchdata_saves_its_place(given: dict[str, Any]) -> None:

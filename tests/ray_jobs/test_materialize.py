@@ -1,0 +1,56 @@
+"""The job materialize gives what the catalog makes without Ray, byte for byte, and is one with it on the next run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dataset_catalog.catalog import Catalog
+from dataset_catalog.encoding import Encoding
+from dataset_catalog.errors import NotFound, WindowError
+from dataset_catalog.storage import Storage
+from ray_jobs import materialize
+from ray_jobs.settings import JobsSettings
+from tests.dataset_catalog.conftest import make_episode, write_dataset
+
+
+def lake(folder: Path) -> Storage:
+    storage = Storage.open(str(folder))
+    episodes = [make_episode(f"e{n}", "h1", "wave", True, frames=30, skip=0, seed=n) for n in range(3)]
+    write_dataset(storage, "pick", [episodes])
+    return storage
+
+
+def rows(storage: Storage, label: str) -> list[tuple[str, int, bytes]]:
+    table = Catalog(storage).dataset("pick").table("gops")
+    found = table.to_table(columns=["episode_id", "gop"], filter=f"rendition = '{label}'", with_row_id=True).to_pylist()
+    payloads = table.read_blobs("payload", ids=[row["_rowid"] for row in found], preserve_order=True)
+    return sorted((row["episode_id"], row["gop"], data) for row, (_, data) in zip(found, payloads, strict=True))
+
+
+def test_the_job_makes_what_the_catalog_makes(tmp_path: Path, jobs: JobsSettings) -> None:
+    here, there = lake(tmp_path / "here"), lake(tmp_path / "there")
+    Catalog(here).dataset("pick").materialize(image_size=(36, 44), quiet=True)
+    summary = materialize.run(there, jobs, "pick", materialize.encoding("36x44"))
+    assert (summary.versions, summary.counts, summary.rows) == ((2,), {"videos": 3}, {"gops": 9})
+    assert "h264-g10-36x44: 87 frames" in summary.notes[0]
+    assert rows(there, "h264-g10-36x44") == rows(here, "h264-g10-36x44")
+    assert len(rows(there, "h264-g10-36x44")) == 9
+    assert materialize.run(there, jobs, "pick", materialize.encoding("36x44")).versions == ()
+    assert Catalog(there).dataset("pick").materialize(image_size=(36, 44), quiet=True).version == 2
+
+
+def test_a_dataset_that_is_not_there_is_told(tmp_path: Path, jobs: JobsSettings) -> None:
+    with pytest.raises(NotFound, match="no dataset named 'place'"):
+        materialize.run(lake(tmp_path), jobs, "place", materialize.encoding("36x44"))
+
+
+@pytest.mark.parametrize("size", ["big", "36x44x3", "-1x4", ""])
+def test_a_size_that_says_nothing_is_refused(size: str) -> None:
+    with pytest.raises(WindowError, match="image size is HEIGHTxWIDTH"):
+        materialize.encoding(size)
+
+
+def test_one_number_is_a_square() -> None:
+    assert materialize.encoding("224", "jpeg", "crop") == Encoding("jpeg", (224, 224), "crop")
