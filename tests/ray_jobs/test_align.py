@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dataset_catalog.align import Frames, Series, rate_times, series_batch, statistics_batch, steps_batch
 from dataset_catalog.schema import SERIES
 from dataset_catalog.statistics import Statistics
+from ray_jobs import align_episode
 from ray_jobs import series as series_module
 from ray_jobs.align_spec import AlignSpec, Column
 from ray_jobs.episodes import Episode
@@ -204,3 +205,28 @@ def test_statistics_leave_out_what_only_the_tolerance_reaches() -> None:
     assert (row["episode_id"], row["column"]) == ("E", "state")
     found = Statistics.from_row(row)
     assert (found.count[0], found.mean[0], found.min[0], found.max[0]) == (3, 3, 1, 6)
+
+
+class Read:
+    """An episode that has been read, with so many readings; or that does not fit, where there is no number."""
+
+    def __init__(self, name: str, readings: int | None) -> None:
+        self.episode = Episode(name, "r", "x", "", None, None, 0, 1)
+        self._readings = readings
+
+    def check(self) -> None:
+        if self._readings is None:
+            raise SpecError("it does not fit")
+
+    def series(self) -> dict[str, Series]:
+        count = self._readings or 0
+        return {"c": Series(np.zeros(count, np.int64), np.zeros((count, 2), np.float32), None)}
+
+
+def test_episodes_are_written_together_as_many_as_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(align_episode, "TOGETHER_BYTES", 100 * 16)
+    skipped: dict[str, str] = {}
+    read = [Read("a", 99), Read("b", None), Read("c", 1), Read("d", 500), Read("e", 0)]
+    found = align_episode._together(cast(Any, read), skipped)
+    assert [[one.episode.episode_id for one, _ in together] for together in found] == [["a", "c"], ["d"], ["e"]]
+    assert skipped == {"b": "it does not fit"}

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from dataset_catalog import versions
+from dataset_catalog import publish, versions
 from dataset_catalog.catalog import Catalog
 from dataset_catalog.storage import Storage
 from dataset_catalog.tables import open_table
 from edge.segment import Message, Topic, build
-from ray_jobs import index_segments, load_telemetry
+from ray_jobs import index_segments, load_telemetry, telemetry
 from ray_jobs.settings import JobsSettings
 
 T0 = 1_760_000_000_000_000_000
@@ -103,6 +104,21 @@ def test_numbers_of_one_length_are_vectors_and_one_of_another_length_goes_beside
     assert found["size"] == [2, 2, 2, None, None, None, 2]
     assert found["joined"] == [[0, 0.5], [1, 0.5], [2, 0.5], [1, 2, 3], None, [None, 1], [7.5, 8]]
     assert catalog.telemetry("/arm", columns=["q"])["q"].to_pylist() == [row["q"] for row in rows]
+
+
+def test_a_task_that_holds_more_than_memory_may_writes_its_rows_in_several_files(
+    robot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = [b'{"n":%d}' % number for number in range(5)]
+    segments = [robot.log(("/n", T0 + number, one)) for number, one in enumerate(data)]
+    schemas = {"n": telemetry.infer_schema([Message(Topic("/n", "json"), 0, 0, data[0])])}
+    publish.begin(robot.storage, versions.TELEMETRY, planned_on=None, schemas=schemas)
+    monkeypatch.setattr(load_telemetry, "TOGETHER_BYTES", 2 * len(data[0]))
+
+    part = load_telemetry.load_batch(robot.storage, schemas, [asdict(segment) for segment in segments])
+
+    assert part.written["n"].rows == 5
+    assert [json.loads(text)["physical_rows"] for text in part.written["n"].fragments] == [2, 2, 1]
 
 
 def test_a_topic_that_cannot_be_decoded_is_kept_and_named_and_stops_no_other(robot: Any, jobs: JobsSettings) -> None:

@@ -16,7 +16,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from edge.segment import Topic, read_messages
 from ray_jobs.errors import MessageError
-from ray_jobs.messages import decoder
+from ray_jobs.messages import decoder, quick_decoder
 
 
 def protobuf_topic(kind: type) -> Topic:
@@ -37,6 +37,17 @@ def test_protobuf_has_every_field_of_its_type() -> None:
     cloud = PointCloud(data=b"\1\2", fields=[PackedElementField(name="x", type=7)])
     found = decoder(protobuf_topic(PointCloud))(cloud.SerializeToString())
     assert (found["data"], found["pose"], found["fields"][0]["name"]) == (b"\1\2", None, "x")
+
+
+def test_only_wanted_fields_are_read_where_the_type_has_them_all() -> None:
+    topic, cloud = protobuf_topic(PointCloud), PointCloud(data=b"\1", fields=[PackedElementField(name="x", type=7)])
+    cloud.pose.position.x = 0.5
+    whole = quick_decoder(topic)(cloud.SerializeToString())
+    some = quick_decoder(topic, frozenset({"pose", "fields"}))(cloud.SerializeToString())
+    assert some == {"pose": whole["pose"], "fields": [{"name": "x", "offset": 0, "type": 7}]}
+    assert some["pose"]["position"] == {"x": 0.5, "y": 0.0, "z": 0.0}
+    assert quick_decoder(topic, frozenset({"pose", "colour"}))(cloud.SerializeToString()) == whole
+    assert quick_decoder(topic, frozenset())(cloud.SerializeToString()) == whole
 
 
 def test_ros2_types_are_read_from_the_schema_without_their_constants() -> None:
