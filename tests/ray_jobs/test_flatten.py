@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ray_jobs.flatten import OWN, infer_types, leaves, table_name, table_schema, to_batch, undecoded
@@ -71,6 +71,7 @@ def _floats(value: Any) -> Any:
 
 
 @given(st.lists(st.text(min_size=1, max_size=6), unique=True, min_size=2))
+@settings(deadline=None)
 def test_no_two_topics_share_a_table(topics: list[str]) -> None:
     assert len({table_name(topic) for topic in topics}) == len(topics)
 
