@@ -54,22 +54,22 @@ def sample(
         return Sampled(np.zeros((len(at), values.shape[1]), np.float32), empty, empty.astype(bool))
     if policy == "nearest":
         index = nearest_index(times, at)
-        age = at - times[index]
-        return Sampled(values[index], age, np.abs(age) <= tolerance_ns)
+        age = at - times.take(index)
+        return Sampled(values.take(index, axis=0), age, np.abs(age) <= tolerance_ns)
     if policy == "previous":
         index = previous_index(times, at)
-        age = at - times[index]
-        return Sampled(values[index], age, (age >= 0) & (age <= tolerance_ns))
+        age = at - times.take(index)
+        return Sampled(values.take(index, axis=0), age, (age >= 0) & (age <= tolerance_ns))
     return _between(policy, times, values, at, tolerance_ns)
 
 
 def nearest_index(times: NDArray[np.int64], at: NDArray[np.int64]) -> NDArray[np.int64]:
     """Index (m,) of the time closest to each of `at`; a tie goes to the earlier. `times` must not be empty."""
-    after = np.minimum(times.searchsorted(at), len(times) - 1)
-    before = np.maximum(after - 1, 0)
-    closer = np.where(at - times[before] <= np.abs(times[after] - at), before, after)
-    # `before` may be the last of several equal times: go back to the first of them
-    return times.searchsorted(times[closer])
+    after = times.searchsorted(at)
+    since, until = at - times.take(after - 1, mode="clip"), np.abs(times.take(after, mode="clip") - at)
+    # the earlier one may be the last of several equal times: go back to the first of them
+    index: NDArray[np.int64] = times.searchsorted(times.take(after - (since <= until), mode="clip"))
+    return index
 
 
 def previous_index(times: NDArray[np.int64], at: NDArray[np.int64]) -> NDArray[np.int64]:
