@@ -23,6 +23,7 @@ from dataset_catalog.export_film import OutFilm
 from dataset_catalog.export_run import Features, OutRun, film_of, runs_of
 from dataset_catalog.mp4_file import write_mp4
 from dataset_catalog.statistics import Statistics
+from dataset_catalog.tables import contains
 from dataset_catalog.video import to_rgb
 
 if TYPE_CHECKING:
@@ -115,9 +116,10 @@ def export_lerobot(
 
 
 def rate_of(dataset: Dataset) -> float:
-    """Steps a second: one over the median of the times between them, whole where it nearly is."""
-    run = dataset.selection.runs[0]
-    t_ns = np.sort(dataset.select(episodes=[run.episode_id]).steps()["t_ns"].to_numpy())
+    """Steps a second in the first selected episode: one over the median of the times between them, whole where it
+    nearly is."""
+    where = contains("episode_id", [dataset.selection.ids[0].as_py()])
+    t_ns = np.sort(dataset.table("steps").to_table(columns=["t_ns"], filter=where)["t_ns"].to_numpy())
     if len(t_ns) < 2:
         return 1.0
     rate = 1e9 / float(np.median(np.diff(t_ns)))

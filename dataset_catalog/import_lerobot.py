@@ -60,7 +60,8 @@ def import_lerobot(
     name, robot  else those of the folder and of the dataset's `robot_type`
 
     Numbers are kept as float32; `notes` names each feature that lost something by it, and those that are no numbers.
-    Raises `FormatError` for what cannot be read, or where `name` is another dataset already.
+    Raises `FormatError` for what cannot be read, or where `name` is another dataset already, and `StorageError` where
+    the lake cannot be written. Then nothing more is published, and the next run goes on.
     """
     files, storage = LeRobotFiles.open(source), Storage.open(str(lake))
     name = _name(name or files.folder.resolve().name)
@@ -73,7 +74,8 @@ def import_lerobot(
     result = Imported(name, None, 0, 0, _told(files))
     for first in range(0, len(new), PER_VERSION):
         part = new[first : first + PER_VERSION]
-        done = _import(storage, chain, files, layout, part, published, robot, _from(progress, first, len(new)))
+        with storage.reaching():
+            done = _import(storage, chain, files, layout, part, published, robot, _from(progress, first, len(new)))
         published, result = done[0], _joined(result, done[1])
     return result
 

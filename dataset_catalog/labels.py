@@ -67,14 +67,16 @@ def applied(episodes: pa.Table, labels: pa.Table) -> pa.Table:
 def write(storage: Storage, episodes: pa.Table, values: Mapping[str, Value], *, author: str) -> int:
     """Give these rows of `episodes` these labels; the version of the labels that has them.
 
-    Raises `QueryError` for a label's name or value that cannot be, `CommitLost` where others were always faster.
+    Raises `QueryError` for a label's name or value that cannot be, `CommitLost` where others were always faster, and
+    `StorageError` where we may not write.
     """
     texts = {name: _text(name, value) for name, value in values.items()}
     if not texts or not len(episodes):
         raise QueryError("a label needs an episode and a value")
     for attempt in range(_TRIES):
         try:
-            return _publish(storage, episodes, texts, author)
+            with storage.reaching():
+                return _publish(storage, episodes, texts, author)
         except (CommitLost, VersionConflict):
             time.sleep(0.01 * attempt * np.random.default_rng().random())
     raise CommitLost(f"others labelled at the same moment, {_TRIES} times")

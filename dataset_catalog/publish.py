@@ -75,26 +75,38 @@ def begin(storage: Storage, chain: str, *, planned_on: Manifest | None, schemas:
 
 
 def write(storage: Storage, chain: str, table: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Written:
-    """Write batches, one at a time, as fragments of a table that are not part of any version yet."""
-    rows = 0
+    """Write batches, one at a time, as fragments of a table that are not part of any version yet.
+
+    What making a batch raises is raised as it is: Lance would make an `OSError` of it.
+    """
+    rows, broken = 0, list[Exception]()
 
     def counted() -> Iterator[pa.RecordBatch]:
         nonlocal rows
-        for batch in batches:
-            rows += batch.num_rows
-            yield batch
+        try:
+            for batch in batches:
+                rows += batch.num_rows
+                yield batch
+        except Exception as error:
+            broken.append(error)
+            raise
 
     source = counted()
     first = next(source, None)
     if first is None:
         return Written(0, ())
-    fragments = write_fragments(
-        pa.RecordBatchReader.from_batches(schema, itertools.chain([first], source)),
-        versions.table_uri(storage, chain, table),
-        mode="append",
-        data_storage_version=DATA_STORAGE_VERSION,
-        storage_options=storage.lance_options(),
-    )
+    try:
+        fragments = write_fragments(
+            pa.RecordBatchReader.from_batches(schema, itertools.chain([first], source)),
+            versions.table_uri(storage, chain, table),
+            mode="append",
+            data_storage_version=DATA_STORAGE_VERSION,
+            storage_options=storage.lance_options(),
+        )
+    except OSError:
+        if broken:
+            raise broken[0] from broken[0].__cause__
+        raise
     return Written(rows, tuple(json.dumps(fragment.to_json()) for fragment in fragments))
 
 

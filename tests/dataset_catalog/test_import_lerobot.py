@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dataset_catalog.catalog import Catalog
@@ -19,6 +22,8 @@ from tests.dataset_catalog.lerobot_folders import (
     frames_of,
     original,
     packets_of,
+    pictures,
+    psnr_db,
     rows_of,
     write_folder,
 )
@@ -110,6 +115,42 @@ def test_a_film_that_is_slow_to_train_from_gets_a_rendition(
         got = windows.batch(np.arange(40))["head"][:, 0].transpose(0, 2, 3, 1)
         error = np.square(got - wanted).mean()
         assert error == 0 or 10 * np.log10(255**2 / error) > least_db
+
+
+def test_an_import_that_fails_publishes_nothing_and_the_next_goes_on(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "small", [5, 6])
+    film = folder / HEAD / "episode_000001.mp4"
+    whole = film.read_bytes()
+    film.write_bytes(whole[:200])
+    with pytest.raises(FormatError, match=r"episode_000001\.mp4"):
+        import_lerobot(folder, tmp_path / "lake")
+    assert len(Catalog.open(str(tmp_path / "lake")).datasets()) == 0
+    film.write_bytes(whole)
+    assert import_lerobot(folder, tmp_path / "lake").version == 1
+    dataset = Catalog.open(str(tmp_path / "lake")).dataset("small")
+    assert (len(dataset), dataset.table("gops").count_rows()) == (11, 2)
+
+
+def test_pictures_in_the_rows_are_a_camera(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "small", [12])
+    path = folder / f"data/{CHUNK}/episode_000000.parquet"
+    taken = pictures(12, seed=3)
+    stored = [
+        {"bytes": cv2.imencode(".png", one[..., ::-1])[1].tobytes(), "path": f"{n}.png"} for n, one in enumerate(taken)
+    ]
+    rows = pq.read_table(path).append_column("observation.images.wrist", pa.array(stored))
+    pq.write_table(rows, path)
+    info = json.loads((folder / "meta/info.json").read_text())
+    info["features"]["observation.images.wrist"] = {"dtype": "image", "shape": [48, 64, 3], "names": None}
+    info["features"]["note"] = {"dtype": "string", "shape": [1], "names": None}
+    (folder / "meta/info.json").write_text(json.dumps(info))
+    done = import_lerobot(folder, tmp_path / "lake")
+    assert "left out, no numbers: note" in done.notes
+    dataset = Catalog.open(str(tmp_path / "lake")).dataset("small")
+    assert original(dataset, "small-000000", "wrist") == [one["bytes"] for one in stored]
+    for rendition, least_db in (("original", float("inf")), ("h264-g10", 25.0)):
+        batch = dataset.windows({"wrist": [0.0]}, rendition=rendition).batch(np.arange(12))
+        assert psnr_db(list(batch["wrist"][:, 0].transpose(0, 2, 3, 1)), taken) >= least_db
 
 
 def test_what_is_no_dataset_is_told_in_a_sentence(folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from dataset_catalog import publish, versions
-from dataset_catalog.errors import CommitLost, RowsLost, VersionConflict
+from dataset_catalog.errors import CommitLost, DecodeError, RowsLost, VersionConflict
 from dataset_catalog.publish import Base, Written
 from dataset_catalog.storage import Storage
 from dataset_catalog.tables import open_table
@@ -114,6 +115,17 @@ def test_rows_that_got_lost_are_noticed(lake: Storage) -> None:
     with pytest.raises(RowsLost, match="hold 2 rows, workers wrote 3"):
         commit(base, steps=Written(3, written.fragments))
     assert versions.newest(lake, CHAIN) is None
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_what_making_a_batch_raises_is_raised_as_it_is(lake: Storage, after: int) -> None:
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield from [pa.RecordBatch.from_pydict({"x": [1]}, schema=SCHEMA)] * after
+        raise DecodeError("the film is torn")
+
+    begin(lake)
+    with pytest.raises(DecodeError, match=r"^the film is torn$"):
+        publish.write(lake, CHAIN, "steps", SCHEMA, batches())
 
 
 def test_rows_go_in_the_version_in_which_others_come(lake: Storage) -> None:
