@@ -51,6 +51,7 @@ def test_workers_give_the_batches_of_threads_epoch_after_epoch_and_go_on_where_t
     torch.manual_seed(1)
     whole = list(plain)
     assert_same_batches(loader, whole)
+    next(iter(loader))  # broken off
     loader.load_state_dict(after(plain, 2))
     assert_same_batches(loader, list(plain)[2:])
     assert loader.state_dict() == plain.state_dict()
@@ -87,6 +88,18 @@ def test_a_samples_randomness_is_the_same_after_resuming_on_another_number_of_ra
     assert len(set(alone.tolist())) == len(alone)
     another = torch.cat([batch["drawn"] for batch in windows.loader(16, seed=2)])
     assert not set(another.tolist()) & set(alone.tolist())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_more_threads_decode_than_were_asked_for(windows: Windows, threads: int) -> None:
+    seen: set[int] = set()
+
+    def who(sample: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        seen.add(threading.get_ident())
+        return sample
+
+    list(Windows(windows.dataset, windows.spec, frame_bytes=0, transform=who).loader(8, threads=threads, prefetch=4))
+    assert 1 <= len(seen) <= threads
 
 
 def test_threads_take_a_transform_that_cannot_be_pickled_and_workers_say_why_not(windows: Windows) -> None:
