@@ -59,7 +59,7 @@ def permute(positions: Ints, *, n: int, key: str) -> Ints:
     (cycle walking: Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). About four walks at most.
     Raises `IndexError` for another position: it could walk for ever.
     """
-    if len(positions) and not (0 <= positions.min() and positions.max() < n):
+    if len(positions) and not (positions.min() >= 0 and positions.max() < n):
         raise IndexError(f"positions must be in [0, {n}), got {positions.min()} to {positions.max()}")
     half = max(1, (max(n - 1, 1).bit_length() + 1) // 2)
     keys = np.frombuffer(hashlib.sha512(key.encode()).digest(), np.uint64)[:_ROUNDS]
