@@ -33,9 +33,7 @@ def _stand_in_for_what_lacks() -> None:
         package.__path__ = [str(Path(__file__).parents[1] / "dataset_catalog")]
         sys.modules["dataset_catalog"] = package
     if find_spec("cv2") is None:
-        opencv = ModuleType("cv2")
-        opencv.split = lambda image: [image[..., c] for c in range(image.shape[2])]  # type: ignore[attr-defined]
-        sys.modules["cv2"] = opencv
+        sys.modules["cv2"] = ModuleType("cv2")
     if find_spec("simplejpeg") is None:
         sys.modules["simplejpeg"] = ModuleType("simplejpeg")
 
@@ -95,9 +93,9 @@ def asked(gops: Sequence[Coded], *, single: bool) -> Iterator[tuple[int, Coded, 
 
 def decode(by: Decoder, gops: Sequence[Coded], *, single: bool) -> Pictures:
     return {
-        (number, k): np.stack(planes)
+        (number, k): np.stack(picture) if isinstance(picture, tuple) else picture.transpose(2, 0, 1)
         for number, coded, wanted in asked(gops, single=single)
-        for k, planes in by.pictures(coded, wanted, size=None, fit="stretch")
+        for k, picture in by.pictures(coded, wanted, size=None, fit="stretch")
     }
 
 

@@ -1,4 +1,4 @@
-"""Decoders behind one small interface: the packets of one GOP in, the wanted pictures as RGB planes out.
+"""Decoders behind one small interface: the packets of one GOP in, the wanted pictures in RGB out.
 
     pyav        libav on the CPU: the default, and what all others are compared with
     torchcodec  PyTorch's decoder on the CPU (needs `torchcodec` and FFmpeg's libraries)
@@ -17,14 +17,12 @@ from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import cv2
-import numpy as np
 import simplejpeg
-from numpy.typing import NDArray
 
 from dataset_catalog import nal, nvdec
 from dataset_catalog.errors import DecodeError, WindowError
-from dataset_catalog.fit import Fit, Size, scaled
-from dataset_catalog.video import Planes, decode_with, open_codec, to_planes
+from dataset_catalog.fit import Fit, Picture, Size, scaled
+from dataset_catalog.video import decode_with, open_codec, to_planes
 
 JPEG = "mjpeg"  # libav's name
 _KEPT_DECODERS = 4  # by each thread: one a camera, usually
@@ -43,10 +41,10 @@ class Decoder(Protocol):
 
     def pictures(
         self, coded: Coded, wanted: Collection[int], *, size: Size | None, fit: Fit
-    ) -> Iterator[tuple[int, Planes]]:
+    ) -> Iterator[tuple[int, Picture]]:
         """The wanted frames, by their number in presentation order, scaled as `fit` says; not yet cut or bordered.
 
-        A picture's planes keep their memory for as long as they are held. Raises `DecodeError` where a frame up to the
+        Pictures keep their memory for as long as they are held. Raises `DecodeError` where a frame up to the
         last wanted one is missing or corrupt.
         """
         ...
@@ -60,7 +58,7 @@ class PyAV:
 
     def pictures(
         self, coded: Coded, wanted: Collection[int], *, size: Size | None, fit: Fit
-    ) -> Iterator[tuple[int, Planes]]:
+    ) -> Iterator[tuple[int, Picture]]:
         kind = sequence(coded)
         context = self._own.kept.pop(kind, None) or self._open(coded.codec, coded.extradata)
         for k, frame in enumerate(decode_with(context, coded.codec, coded.packets, upto=max(wanted) + 1)):
@@ -88,7 +86,7 @@ class Jpeg:
 
     def pictures(
         self, coded: Coded, wanted: Collection[int], *, size: Size | None, fit: Fit
-    ) -> Iterator[tuple[int, Planes]]:
+    ) -> Iterator[tuple[int, Picture]]:
         for k in wanted:
             try:
                 image = simplejpeg.decode_jpeg(coded.packets[k], colorspace="RGB")
@@ -97,7 +95,7 @@ class Jpeg:
             high, wide = scaled(image.shape[:2], size, fit) if size else image.shape[:2]
             if image.shape[:2] != (high, wide):
                 image = cv2.resize(image, (wide, high), interpolation=cv2.INTER_AREA)
-            yield k, _split(image)
+            yield k, image
 
 
 def check_name(name: str) -> str:
@@ -136,11 +134,6 @@ def _nvdec() -> PyAV:
     if not nvdec.is_there():
         raise WindowError("decoder='nvdec' needs an NVIDIA GPU with its driver, and there is none on this machine")
     return PyAV(nvdec.open_codec)
-
-
-def _split(image: NDArray[np.uint8]) -> Planes:
-    red, green, blue = cv2.split(image)
-    return red, green, blue
 
 
 _ORDERED = {"av1", "vp8", "vp9", JPEG}  # each packet of theirs shows one picture

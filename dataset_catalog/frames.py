@@ -15,9 +15,8 @@ from dataset_catalog.batch_memory import BatchMemory
 from dataset_catalog.decoders import JPEG, Coded, Decoder, Jpeg, PyAV, is_ordered
 from dataset_catalog.episodes import Gop
 from dataset_catalog.errors import DecodeError, WindowError
-from dataset_catalog.fit import Fit, Size, paste
+from dataset_catalog.fit import Fit, Picture, Size, paste
 from dataset_catalog.gop_bytes import GopBytes, Range
-from dataset_catalog.video import Planes
 
 Frame = tuple[Gop, int]  # the k-th of a GOP, in presentation order
 Image = NDArray[np.uint8]  # (3, height, width), a part of a batch
@@ -83,10 +82,10 @@ class FrameReader:
         """What is not kept; the rest is written."""
         for gop, frames in places.gops.values():
             kept = {k: self._kept.get((gop.row, k)) for k in frames}
-            for k, planes in kept.items():
-                if planes:
-                    self._write(gop, planes, frames[k])
-            if missing := {k: frames[k] for k, planes in kept.items() if planes is None}:
+            for k, picture in kept.items():
+                if picture is not None:
+                    self._write(gop, picture, frames[k])
+            if missing := {k: frames[k] for k, picture in kept.items() if picture is None}:
                 yield gop, missing
 
     def _visit(self, visit: _Visit, payload: bytes) -> _Visit | None:
@@ -98,20 +97,20 @@ class FrameReader:
         decoder = self._jpeg if gop.codec == JPEG else self._decoder
         try:
             wanted = [k - visit.first for k in visit.frames]
-            for index, planes in decoder.pictures(coded, wanted, size=self._size, fit=self._fit):
+            for index, picture in decoder.pictures(coded, wanted, size=self._size, fit=self._fit):
                 k = index + visit.first
-                self._write(gop, planes, visit.frames[k])
-                self._kept.add((gop.row, k), planes)
+                self._write(gop, picture, visit.frames[k])
+                self._kept.add((gop.row, k), picture)
         except DecodeError as error:
             raise DecodeError(f"{gop}: {error}") from error
         return None
 
-    def _write(self, gop: Gop, planes: Planes, outs: Sequence[Image]) -> None:
+    def _write(self, gop: Gop, picture: Picture, outs: Sequence[Image]) -> None:
         for out in outs:
-            if self._size is None and planes[0].shape != out.shape[1:]:
-                sizes = f"{out.shape[1:]} and {planes[0].shape}"
+            if self._size is None and _size(picture) != out.shape[1:]:
+                sizes = f"{out.shape[1:]} and {_size(picture)}"
                 raise WindowError(f"{gop} has frames of another size ({sizes}, high and wide): give an image_size")
-            paste(planes, out)
+            paste(picture, out)
 
 
 class _Visit(NamedTuple):
@@ -148,27 +147,37 @@ def _visits(gop: Gop, frames: dict[int, list[Image]]) -> list[_Visit]:
 
 
 class _Kept:
-    """Planes by (row of the GOP, k), the most recently used ones."""
+    """Pictures by (row of the GOP, k), the most recently used ones."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes, self._bytes = max_bytes, 0
-        self._planes: OrderedDict[tuple[int, int], Planes] = OrderedDict()
+        self._pictures: OrderedDict[tuple[int, int], Picture] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: tuple[int, int]) -> Planes | None:
+    def get(self, key: tuple[int, int]) -> Picture | None:
         with self._lock:
-            planes = self._planes.get(key)
-            if planes:
-                self._planes.move_to_end(key)
-            return planes
+            picture = self._pictures.get(key)
+            if picture is not None:
+                self._pictures.move_to_end(key)
+            return picture
 
-    def add(self, key: tuple[int, int], planes: Planes) -> None:
-        size = 3 * planes[0].nbytes
+    def add(self, key: tuple[int, int], picture: Picture) -> None:
+        size = _nbytes(picture)
         if size > self._max_bytes:
             return
         with self._lock:
-            if key not in self._planes:
-                self._planes[key] = planes
+            if key not in self._pictures:
+                self._pictures[key] = picture
                 self._bytes += size
             while self._bytes > self._max_bytes:
-                self._bytes -= 3 * self._planes.popitem(last=False)[1][0].nbytes
+                self._bytes -= _nbytes(self._pictures.popitem(last=False)[1])
+
+
+def _size(picture: Picture) -> Size:
+    """(height, width)"""
+    high, wide = (picture[0] if isinstance(picture, tuple) else picture).shape[:2]
+    return high, wide
+
+
+def _nbytes(picture: Picture) -> int:
+    return 3 * picture[0].nbytes if isinstance(picture, tuple) else picture.nbytes

@@ -10,8 +10,8 @@ import cv2
 from dataset_catalog import fmp4, nal
 from dataset_catalog.decoders import Coded
 from dataset_catalog.errors import DecodeError, WindowError
-from dataset_catalog.fit import Fit, Size, scaled
-from dataset_catalog.video import Planes, decode_with, open_codec
+from dataset_catalog.fit import Fit, Picture, Size, scaled
+from dataset_catalog.video import decode_with, open_codec
 
 _ENTRIES = {"h264": (b"avc1", b"avcC"), "hevc": (b"hvc1", b"hvcC"), "av1": (b"av01", b"av1C")}
 _TICKS = fmp4.TIMESCALE // 100  # of a picture; any will do, frames are asked for by number
@@ -33,7 +33,7 @@ class TorchCodec:
 
     def pictures(
         self, coded: Coded, wanted: Collection[int], *, size: Size | None, fit: Fit
-    ) -> Iterator[tuple[int, Planes]]:
+    ) -> Iterator[tuple[int, Picture]]:
         """As `Decoder.pictures` says; scaled by OpenCV's INTER_AREA, which differs from libswscale's by a little."""
         indices = sorted(wanted)
         try:
@@ -45,8 +45,7 @@ class TorchCodec:
             high, wide = scaled(image.shape[:2], size, fit) if size else image.shape[:2]
             if image.shape[:2] != (high, wide):
                 image = cv2.resize(image, (wide, high), interpolation=cv2.INTER_AREA)
-            red, green, blue = cv2.split(image)
-            yield k, (red, green, blue)
+            yield k, image
 
 
 def as_mp4(coded: Coded) -> bytes:

@@ -14,7 +14,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from dataset_catalog.errors import DecodeError
-from dataset_catalog.fit import Fit, place, scaled
+from dataset_catalog.fit import Fit, Planes, place, scaled
 from dataset_catalog.fit import Size as Size
 
 _DECODERS = {"av1": "libdav1d"}  # libav's own decoder of that name works on a GPU only
@@ -28,7 +28,6 @@ class _ThreadLocal(threading.local):
 
 
 _own = _ThreadLocal()
-Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]  # red, green and blue, (height, width) each
 
 
 def decode_gop(

@@ -47,7 +47,7 @@ def test_frames_are_the_same_kept_or_decoded_again(lake: Any, max_bytes: int, th
         for number, image in zip(numbers, found, strict=True):
             assert (image == lake.episodes["e3"].small[number][1]).all()
         kept = frames._kept
-        assert kept._bytes == sum(plane.nbytes for planes in kept._planes.values() for plane in planes) <= max_bytes
+        assert kept._bytes == sum(plane.nbytes for one in kept._pictures.values() for plane in one) <= max_bytes
 
 
 def test_a_gop_is_decoded_once_for_a_batch_and_only_as_far_as_needed(lake: Any, monkeypatch: Any) -> None:
