@@ -92,7 +92,7 @@ class Scaling:
         else:
             least, greatest = _range(measured, method)
             middle, width = (least + greatest) / 2, (greatest - least) / 2
-        return cls(tuple(middle.tolist()), tuple(np.where(width > STILL, width, 1.0).tolist()))
+        return cls(_rounded(middle), _rounded(np.where(width > STILL, width, 1.0)))
 
     def apply(self, values: Any) -> Any:
         """Normalized (…, D): an array as float32, counted in float64; a tensor in its own type."""
@@ -103,6 +103,12 @@ class Scaling:
     def undo(self, values: Any) -> Any:
         """The inverse, of a NumPy array or of a tensor, whose type and device it keeps."""
         return values * _like(values, self.width) + _like(values, self.middle)
+
+
+def _rounded(numbers: NDArray[np.float64]) -> tuple[float, ...]:
+    """To nine digits, a hundredth of what float32 tells apart: the last bits of a sum may depend on the processor, and
+    a saved position, which is of these very numbers, must not."""
+    return tuple(float(f"{number:.9g}") for number in numbers.tolist())
 
 
 def _like(values: Any, numbers: Sequence[float]) -> Any:

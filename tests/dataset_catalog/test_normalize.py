@@ -237,6 +237,15 @@ def test_values_measure_what_statistics_do_and_quantiles_to_the_bit() -> None:
     np.testing.assert_allclose(np.quantile(scaled.astype(float), [0.01, 0.99]), [-1, 1], rtol=1e-3)
 
 
+def test_the_last_bits_of_a_sum_do_not_make_other_numbers() -> None:
+    values = np.random.default_rng(1).normal(3, 2, (5000, 4)).astype(np.float32)
+    for method in METHODS:
+        assert Scaling.of(Values(values), method) == Scaling.of(Values(values[::-1]), method)
+    parts = [Statistics.of(values[:1000]), Statistics.of(values[1000:3000]), Statistics.of(values[3000:])]
+    assert not np.array_equal(Statistics.join(parts).m2, Statistics.join(parts[::-1]).m2)
+    assert Scaling.of(Statistics.join(parts), "mean_std") == Scaling.of(Statistics.join(parts[::-1]), "mean_std")
+
+
 def test_an_element_that_does_not_change_becomes_zero() -> None:
     still = np.array([[5.0, 1.0], [5.0, 3.0]], np.float32)
     for method in ("mean_std", "min_max"):
