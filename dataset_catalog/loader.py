@@ -134,7 +134,9 @@ class Loader:
     def fingerprint(self) -> Fingerprint:
         """All that the sample at a position depends on but the seed, field by field."""
         shuffling = self.options.shuffling
-        blocks = {"block": str(shuffling.block), "pool": str(self.pool.blocks)} if self.pool else {}
+        blocks: Fingerprint = {}
+        if self.pool:  # its bytes, of which a mix gives each dataset a share, and what they come to
+            blocks = {"block": str(shuffling.block), "pool": f"{self.pool.blocks} of {shuffling.pool_bytes} bytes"}
         order = {"order": str(ORDER_VERSION), "shuffle": shuffling.mode, "samples": str(self.order.n)}
         return self.samples.fingerprint() | order | blocks
 

@@ -245,7 +245,13 @@ def test_options_are_checked_when_built(options: Any, sentence: str) -> None:
         LoaderOptions(**options)
 
 
-def test_an_empty_selection_gives_no_batches(lake: Any) -> None:
-    loader = lake.catalog.dataset("pick").select(where="false").windows({"state": [0.0]}).loader(4, remainder="pad")
+@pytest.mark.parametrize("shuffle", ["windows", "blocks", "none"])
+def test_an_empty_selection_gives_no_batches(lake: Any, shuffle: Any) -> None:
+    loader = (
+        lake.catalog.dataset("pick")
+        .select(where="false")
+        .windows({"state": [0.0]})
+        .loader(4, remainder="pad", shuffle=shuffle)
+    )
     assert list(loader) == []
     assert len(loader) == 0

@@ -148,11 +148,19 @@ def test_a_stretch_of_a_mix_holds_exactly_each_datasets_share(
 def test_a_dataset_of_a_mix_shows_none_of_its_windows_twice_before_all_have_come(
     sources: list[tuple[int, int]], seed: int
 ) -> None:
+    assert_no_pass_has_a_window_twice(sources, seed, epochs=6)
+
+
+def test_nor_over_several_stretches() -> None:
+    assert_no_pass_has_a_window_twice([(9_000, 1), (15_000, 2)], 0, epochs=2)
+
+
+def assert_no_pass_has_a_window_twice(sources: list[tuple[int, int]], seed: int, *, epochs: int) -> None:
     order = a_mix(sources, seed)
-    seen = [window for epoch in range(6) for window in whole(order, epoch)]
+    seen = np.concatenate([whole(order, epoch) for epoch in range(epochs)])
     ends = np.cumsum([size for size, _ in sources])
     for size, end in zip((size for size, _ in sources), ends.tolist(), strict=True):
-        own = [window for window in seen if end - size <= window < end]
+        own = seen[(seen >= end - size) & (seen < end)].tolist()
         for first in range(0, len(own), size):
             one_pass = own[first : first + size]
             assert len(set(one_pass)) == len(one_pass)
