@@ -19,7 +19,7 @@ from dataset_catalog.video import each_frame
 
 ORIGINAL = "original"
 H264_G10 = "h264-g10"
-AS_ALIGNED = Encoding("h264-g10", crf=21, preset="veryfast", tune="fastdecode")  # quick to make while aligning
+AS_ALIGNED = Encoding("h264-g10", crf=21, preset="veryfast", tune="fastdecode", x264="")  # quick to make
 MAX_COPIED_GOP = 30
 
 
