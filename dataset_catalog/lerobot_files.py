@@ -98,7 +98,7 @@ class LeRobotFiles:
     def rows(self, episode: SourceEpisode) -> pa.Table:
         """The episode's frames, in order. Raises `FormatError` where they cannot be read."""
         try:
-            rows = pq.read_table(episode.data, filters=[("episode_index", "==", episode.index)])
+            rows = self._rows_of(episode.data, episode.index)
         except (OSError, pa.ArrowException) as error:
             raise FormatError(f"{episode.data}: {error}") from error
         if not len(rows):
@@ -111,6 +111,23 @@ class LeRobotFiles:
             with path.open("rb") as file:
                 self._digests[path] = hashlib.file_digest(file, "sha256").hexdigest()
         return self._digests[path]
+
+    def _rows_of(self, path: Path, episode: int) -> pa.Table:
+        """LeRobot's writer makes a row group of each episode, which are read alone; what was put together later may be
+        one for all, and is read once."""
+        if pq.read_metadata(path).num_row_groups > 1:
+            return pq.read_table(path, filters=[("episode_index", "==", episode)])
+        table = self._shared.get(path)
+        if table is None:
+            table = pq.read_table(path)
+            self._shared.clear()  # episodes come in the order of the files
+            self._shared[path] = table
+        return table.filter(pc.equal(table["episode_index"], episode))
+
+    @cached_property
+    def _shared(self) -> dict[Path, pa.Table]:
+        """The file read last."""
+        return {}
 
     @cached_property
     def _digests(self) -> dict[Path, str]:

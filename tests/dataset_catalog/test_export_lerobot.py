@@ -8,6 +8,7 @@ from typing import Any
 
 import av
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -85,6 +86,19 @@ def test_what_went_out_comes_in_the_same(dataset: Dataset, tmp_path: Path, versi
     assert again.episodes()["task"].equals(dataset.episodes()["task"])
     for episode in dataset.selection.episode_ids:
         assert original(again, episode) == original(dataset, episode)
+
+
+def test_episodes_that_share_a_file_and_a_row_group_come_in_each_by_itself(dataset: Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "small"
+    export_lerobot(dataset, out)
+    first, second = (out / DATA["v3.0"].format(n) for n in range(2))
+    pq.write_table(pa.concat_tables([pq.read_table(one) for one in (first, second)]), first)
+    second.unlink()
+    path = out / "meta/episodes/chunk-000/file-000.parquet"
+    told = [row | {"data/file_index": 0} for row in pq.read_table(path).to_pylist()]
+    pq.write_table(pa.Table.from_pylist(told), path)
+    assert pq.read_metadata(first).num_row_groups == 1
+    assert imported(out, tmp_path / "lake").steps().equals(dataset.steps())
 
 
 @pytest.mark.parametrize(("codec", "gop", "b_frames"), [("libx264", 12, 2), ("libx265", 10, 0)])
