@@ -33,7 +33,7 @@ PARTS = {
     "edge": "Robots: enrol, run the agent, adopt and replay recordings.",
     "ingest": "Server: invite and revoke robots, check the bucket.",
     "jobs": "Ray jobs: index, load, align.",
-    "catalog": "Datasets: search, SQL, contact sheets.",
+    "catalog": "Researchers: find, look, label, tag, pin; SQL over everything.",
 }
 
 

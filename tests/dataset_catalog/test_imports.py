@@ -9,6 +9,7 @@ BLOCKED = """
 import sys
 for name in ("torch", "ray", "edge", "ingest_serve", "ray_jobs", "fleetfeed"):
     sys.modules[name] = None
+import dataset_catalog.import_lerobot, dataset_catalog.export_lerobot, dataset_catalog.export_mcap
 import dataset_catalog, dataset_catalog.windows, dataset_catalog.__main__, dataset_catalog.contact_sheet
 assert dataset_catalog.Catalog and dataset_catalog.Dataset and dataset_catalog.horizon(0.2, hz=10) == (0.0, 0.1)
 try:
