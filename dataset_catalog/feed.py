@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from itertools import islice
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
@@ -79,7 +80,7 @@ class WorkerFeed:
             persistent_workers=True,
             multiprocessing_context=start_method,
             collate_fn=_as_it_is,
-            worker_init_fn=_end_with_parent,
+            worker_init_fn=_begin,
             generator=torch.Generator(),  # else each epoch takes a number from the training run's own
         )
 
@@ -135,8 +136,13 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _end_with_parent(_: int) -> None:
-    """In a worker: end it when the training process is gone, however it went.
+def _begin(_: int) -> None:
+    end_with_parent()
+
+
+@cache
+def end_with_parent() -> None:
+    """In a worker, once: end it when the training process is gone, however it went.
 
     PyTorch's own watch looks whether the process that started this one lives. Under forkserver that is the fork server,
     which lives as long as its children do: after a SIGKILL the two would wait for each other for ever.

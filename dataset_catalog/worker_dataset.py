@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from dataset_catalog.feed import Batch, make
+from dataset_catalog.feed import Batch, end_with_parent, make
 from dataset_catalog.loader import Loader
 from dataset_catalog.options import LoaderOptions
 from dataset_catalog.resume import Fingerprint, Position, from_state, to_state
@@ -43,6 +43,8 @@ class WorkerDataset(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         loader, epoch, info = self._own_loader, int(self._epoch), get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        if info:
+            end_with_parent()
         self._made = self._resume_at.delivered if self._resume_at.epoch == epoch else 0
         self._resume_at = Position(0, 0)
         self._samples.warm()
