@@ -11,6 +11,7 @@ import json
 import os
 import re
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -167,11 +168,11 @@ def list_tags(storage: Storage, chain: str) -> dict[str, int]:
 
 def delete_tag(storage: Storage, chain: str, tag: str) -> None:
     """The version stays. Raises `NotFound` where there is no such tag."""
-    with storage.reaching():
-        try:
-            storage.filesystem().rm_file(_tag_path(storage, chain, tag))
-        except FileNotFoundError as error:
-            raise NotFound(f"{chain} has no tag {tag!r}; it has {sorted(list_tags(storage, chain))}") from error
+    there = list_tags(storage, chain)
+    if tag not in there:
+        raise NotFound(f"{chain} has no tag {tag!r}; it has {sorted(there)}")
+    with storage.reaching(), suppress(FileNotFoundError):  # somebody else was faster
+        storage.filesystem().rm_file(_tag_path(storage, chain, tag))
 
 
 def resolve(storage: Storage, chain: str, version: int | str) -> int:

@@ -45,6 +45,25 @@ def test_a_step_leads_to_the_raw_objects_that_its_values_and_its_frame_are_in(ro
         dataset.lineage(40)
 
 
+def test_labels_tags_and_pinned_sets_work_on_s3_as_in_a_folder(robot: Any, jobs: JobsSettings) -> None:
+    record_two_episodes(robot)
+    robot.close(T0 + 5 * S)
+    run_both(robot, jobs)
+    catalog = Catalog(robot.storage)
+    assert catalog.label(["E1", "E2"], author="Ada", grip="firm") == 1
+    assert catalog.label("E2", author="Ada", grip=None) == 2
+    pinned = catalog.dataset("arm").select(where="labels['grip'] = 'firm'").pin()
+    assert catalog.tag("arm", "paper") == catalog.tag("arm", "paper", "v1") == 1
+    assert catalog.tags("arm") == {"paper": 1}
+    catalog.label("E1", author="Ada", grip=None)
+    again = catalog.pinned(pinned.to_json())
+    assert (list(again.selection.episode_ids), again.label_version) == (["E1"], 2)
+    assert catalog.dataset("arm", "paper").label_version == 3
+    catalog.untag("arm", "paper")
+    with pytest.raises(NotFound, match="has no tag 'paper'"):
+        catalog.untag("arm", "paper")
+
+
 def raw_bytes(robot: Any, found: dict[str, Any]) -> bytes:
     """The object's bytes, whose digest is as it was told."""
     body: bytes = robot.storage.filesystem().cat_file(robot.storage.path(found["key"]))
