@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from dataset_catalog.errors import WindowError
 from dataset_catalog.fit import FITS, Fit, Size, paste
-from dataset_catalog.video import to_planes
+from dataset_catalog.video import to_planes, to_rgb
 
 Codec = Literal["h264-g10", "h264-g2", "jpeg"]
 CODECS: tuple[Codec, ...] = get_args(Codec)
@@ -67,24 +67,25 @@ class Encoding:
         return _GOP_FRAMES[self.codec]
 
     def fitted(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """A frame as H.264 takes it: 4:2:0, scaled by area."""
-        height, width = self.size or (frame.height & ~1, frame.width & ~1)
+        """A frame as it is encoded, whatever the codec: 4:2:0, scaled by area."""
+        even = 0 if self.is_jpeg else 1
+        height, width = self.size or (frame.height & ~even, frame.width & ~even)
         if self.size and self.fit != "stretch":
-            frame = av.VideoFrame.from_ndarray(self.picture(frame), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(self._placed(frame), format="rgb24")
         if (frame.format.name, frame.height, frame.width) == ("yuv420p", height, width):
             return frame
         return frame.reformat(width=width, height=height, format="yuv420p", interpolation="AREA", threads=1)
 
-    def picture(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        """A frame as JPEG takes it: (height, width, 3) RGB uint8."""
+    def _placed(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+        """A frame cut or bordered: (height, width, 3) RGB uint8."""
         planes = to_planes(frame, self.size, self.fit)
         canvas = np.empty((3, *(self.size or planes[0].shape)), np.uint8)
         paste(planes, canvas)
         return cast("NDArray[np.uint8]", cv2.merge(list(canvas)))
 
-    def jpeg(self, picture: NDArray[np.uint8]) -> bytes:
-        """That picture, encoded."""
-        encoded = simplejpeg.encode_jpeg(picture, quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="420")
+    def jpeg(self, frame: av.VideoFrame) -> bytes:
+        """A fitted frame as JPEG."""
+        encoded = simplejpeg.encode_jpeg(to_rgb(frame), quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="420")
         return bytes(encoded)
 
     def h264(self, frame: av.VideoFrame) -> Any:

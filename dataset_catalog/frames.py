@@ -21,6 +21,8 @@ from dataset_catalog.gop_bytes import GopBytes, Range
 Frame = tuple[Gop, int]  # the k-th of a GOP, in presentation order
 Image = NDArray[np.uint8]  # (3, height, width), a part of a batch
 
+_AT_ONCE = 4  # visits that a thread is given: handing over each by itself costs as much as decoding a JPEG
+
 
 class Places:
     """Where frames are to be written: GOP by GOP, each frame to one place or several."""
@@ -75,8 +77,10 @@ class FrameReader:
         visits = [visit for gop, frames in self._missing(places) for visit in _visits(gop, frames)]
         while visits:  # a second time for GOPs whose prefix was not enough
             payloads = self._packets.read([visit.range for visit in visits])
-            again = (pool.map if pool else map)(self._visit, visits, payloads)
-            visits = [visit for visit in again if visit]
+            read = list(zip(visits, payloads, strict=True))
+            pieces = [read[first : first + _AT_ONCE] for first in range(0, len(read), _AT_ONCE)]
+            again = (pool.map if pool else map)(self._visits, pieces)
+            visits = [visit for some in list(again) for visit in some]
 
     def _missing(self, places: Places) -> Iterator[tuple[Gop, dict[int, list[Image]]]]:
         """What is not kept; the rest is written."""
@@ -87,6 +91,11 @@ class FrameReader:
                     self._write(gop, picture, frames[k])
             if missing := {k: frames[k] for k, picture in kept.items() if picture is None}:
                 yield gop, missing
+
+    def _visits(self, read: list[tuple[_Visit, bytes]]) -> list[_Visit]:
+        """Those that are to be read again."""
+        again = [self._visit(visit, payload) for visit, payload in read]
+        return [visit for visit in again if visit]
 
     def _visit(self, visit: _Visit, payload: bytes) -> _Visit | None:
         """Decode; or give back what is to be read instead."""

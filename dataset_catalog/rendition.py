@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-import cv2
 import numpy as np
 from av.video.frame import PictureType
 
 from dataset_catalog.decoders import JPEG
 from dataset_catalog.encoding import Encoding
-from dataset_catalog.luma import QUARTER, quarter_luma
+from dataset_catalog.luma import quarter_luma
 from dataset_catalog.tracks import Gop, Packet, Track
 from dataset_catalog.video import each_frame
 
@@ -97,10 +96,10 @@ def _h264(frames: Iterable[Any], encoding: Encoding, times: list[int], lumas: li
 
 
 def _jpegs(frames: Iterable[Any], encoding: Encoding, times: list[int], lumas: list[Any]) -> Iterator[Packet]:
-    for t_ns, frame in zip(times, frames, strict=True):
-        picture = encoding.picture(frame)
-        lumas.append(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[::QUARTER, ::QUARTER].copy())
-        yield Packet(t_ns, encoding.jpeg(picture), keyframe=True)
+    for t_ns, source in zip(times, frames, strict=True):
+        frame = encoding.fitted(source)
+        lumas.append(quarter_luma(frame).copy())
+        yield Packet(t_ns, encoding.jpeg(frame), keyframe=True)
 
 
 def _frames(track: Track, gop: Gop) -> Iterator[Any]:
