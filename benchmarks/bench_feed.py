@@ -26,15 +26,16 @@ whatever the figures are, unless something failed. The last line is JSON.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 os.environ.setdefault("LANCE_LOG", "error")  # "no existing dataset, it will be created" is no news; set before Lance
 
-from benchmarks import jobs_lerobot, measure
+from benchmarks import feed_page, jobs_lerobot, measure
 from benchmarks.environments import python_of
 from benchmarks.feed_bench import PEERS, QUICK, WHOLE, Bench, Sizes
 from benchmarks.feed_far import of_s3
@@ -44,8 +45,8 @@ from benchmarks.feed_opened import of_open, of_starts
 from benchmarks.feed_packets import Footage
 from benchmarks.feed_sides import ROOT
 from benchmarks.feed_single import of_single
-from benchmarks.machine import tell_machine
-from benchmarks.measure import BenchmarkFailed, console
+from benchmarks.machine import describe_machine, tell_machine
+from benchmarks.measure import BenchmarkFailed, Result, console
 from dataset_catalog.errors import CatalogError
 
 TOOLS = ROOT / ".bench"
@@ -100,6 +101,19 @@ def _bench(place: Path, sizes: Sizes, names: set[str], *, build: bool, real: str
     )
 
 
+def _keep(path: Path, results: Sequence[Figure]) -> None:
+    """For `benchmarks.feed_page`, over what earlier runs found of other figures."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = {row["name"]: row for row in json.loads(path.read_text())["results"]} if path.exists() else {}
+    kept |= {one.name: {**one.as_json(), **_told(one)} for one in results}
+    rows = sorted(kept.values(), key=lambda row: list(GOALS).index(row["name"]))
+    path.write_text(json.dumps({"machine": describe_machine(), "results": rows}, indent=1))
+
+
+def _told(one: Figure) -> dict[str, str]:
+    return {"ran": one.ran, "seen": one.seen} if isinstance(one, Result) else {}
+
+
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a short run, to see that it works")
@@ -126,6 +140,8 @@ def main() -> None:
         sys.exit(f"bench-feed: {error}")
     except KeyboardInterrupt:
         sys.exit("bench-feed: ended before it was done")
+    if not asked.quick:
+        _keep(place / "feed" / feed_page.KEPT, results)
     measure.close("feed", results)
 
 

@@ -49,7 +49,8 @@ class Asked:
     frames       K, that end with the window's own
     order        `random`: window by window; `grouped`: four neighbours together, all in one batch, by the block
                  shuffle; `sequential`: as they were recorded
-    floats       pictures as float32 in [0, 1], which is what LeRobot gives
+    floats       pictures as float32 in [0, 1], which is what LeRobot gives; in one tensor that is used again, as a
+                 training loop has it for its copies to a GPU
     """
 
     lake: str
@@ -90,12 +91,14 @@ class Asked:
 
 def ours(asked: Asked) -> Iterator[Batch]:
     """Epoch after epoch."""
-    loader = asked.loader(asked.windows())
+    loader, floats = asked.loader(asked.windows()), torch.empty(0)
     print(loader, file=sys.stderr)
     while True:
         for batch in loader:
             if asked.floats:
-                batch[CAMERA] = torch.div(batch[CAMERA], 255)
+                if floats.shape != batch[CAMERA].shape:
+                    floats = torch.empty(batch[CAMERA].shape)
+                batch[CAMERA] = torch.div(batch[CAMERA], 255, out=floats)
             yield batch
 
 

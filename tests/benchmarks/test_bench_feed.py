@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from benchmarks.feed_lake import PICTURES, SMALL
 from benchmarks.feed_latency import far
 from benchmarks.feed_loops import Asked, Limit, look, numbers_of, ours
 from benchmarks.feed_packets import ORIGINAL, Footage
+from benchmarks.feed_page import BEGIN, END, PAGE, fill, plot
 from benchmarks.measure import BenchmarkFailed
 from dataset_catalog.storage import Storage
 
@@ -119,6 +121,30 @@ class _echo:
 
     def __exit__(self, *_: object) -> None:
         self._listening.close()
+
+
+def test_the_page_tells_what_was_met_missed_and_not_measured() -> None:
+    about = {"unit": "of limit", "ran": "7 rounds", "seen": "8 | 10 windows/CPU-s"}
+    rows: list[dict[str, Any]] = [
+        {"name": "random224_vs_limit", "value": 0.8123, "goal": 0.8, "meets": True, **about},
+        {"name": "open_1e7_vs_1e6", "value": 2.4, "goal": 1.2, "meets": False, **about},
+        {"name": "k1_vs_lerobot", "value": None, "goal": 2.0, "meets": None, "unit": "of lerobot", "reason": "no pip"},
+    ]
+
+    page = fill(f"# Benchmarks\n{BEGIN}\nold\n{END}\nmore\n", rows, "2 cores")
+    twice = fill(page, rows, "2 cores")
+
+    assert page == twice
+    assert "old" not in page
+    assert "| `random224_vs_limit` | 0.812 of limit | ≥ 0.8 | met | 8 and 10 windows/CPU-s | 7 rounds |" in page
+    assert "| `open_1e7_vs_1e6` | 2.4 of limit | ≤ 1.2 | **missed** |" in page
+    assert "| `k1_vs_lerobot` | not measured | ≥ 2 | | | no pip |" in page
+    widths = [float(one) for one in re.findall(r'<rect x="230".*? width="([\d.]+)"', plot(rows))]
+    assert widths == pytest.approx([0.8123 / 0.8 * 520 / 3, 0.5 * 520 / 3], abs=0.1)
+
+
+def test_the_page_in_the_docs_can_be_filled() -> None:
+    fill(PAGE.read_text(), [], "2 cores")
 
 
 def test_a_quick_run_ends_with_one_line_of_json(tmp_path: Path) -> None:
