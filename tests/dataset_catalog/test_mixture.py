@@ -13,6 +13,7 @@ import torch
 from dataset_catalog import mix
 from dataset_catalog.errors import ResumeError, WindowError
 from dataset_catalog.mixture import Mix
+from dataset_catalog.order import sample_seeds
 from dataset_catalog.spec import horizon
 from dataset_catalog.storage import Storage
 from dataset_catalog.windows import Windows
@@ -30,9 +31,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Any:
         "state": conftest.COLUMNS["state"] | {"size": 2, "names": None},
     }
     with mock.patch.dict(conftest.COLUMNS, own):
-        episodes = [
-            conftest.make_episode(f"w{n}", "h7", "fold", True, frames=20, skip=0, seed=5 + n) for n in range(2)
-        ]
+        episodes = [conftest.make_episode(f"w{n}", "h7", "fold", True, frames=20, skip=0, seed=5 + n) for n in range(2)]
         rng = np.random.default_rng(1)
         for one in episodes:
             for name, size in {"action": 4, "state": 2}.items():
@@ -113,8 +112,22 @@ def test_it_is_the_same_in_another_process_and_goes_on_where_it_was(mixed: Mix) 
 
 
 def test_without_shuffling_every_window_comes_once(mixed: Mix, sources: tuple[Windows, Windows]) -> None:
-    source = torch.cat([batch["source"] for batch in mixed.loader(32, shuffle=False, remainder="uneven")])
-    assert source.tolist() == [0] * len(sources[0]) + [1] * len(sources[1])
+    batches = list(mixed.loader(32, shuffle=False, remainder="uneven"))
+    assert torch.cat([batch["source"] for batch in batches]).tolist() == [0] * len(sources[0]) + [1] * len(sources[1])
+    places = [place for own in sources for place in own.dataset.selection.locate(np.arange(len(own)))]
+    assert [name for b in batches for name in b["sample_id"]] == [f"{episode}:{step}" for episode, step in places]
+
+
+def draw(sample: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    return sample | {"drawn": rng.integers(2**62)}
+
+
+def test_a_samples_randomness_is_its_positions_whatever_its_dataset(sources: tuple[Windows, Windows]) -> None:
+    drawing = [Windows(own.dataset, own.spec, frame_bytes=0, transform=draw) for own in sources]
+    batch = next(iter(mix(dict.fromkeys(drawing, 1.0)).loader(24, seed=5)))
+    assert set(batch["source"].tolist()) == {0, 1}
+    seeds = sample_seeds(np.arange(24), seed=5, epoch=0).tolist()
+    assert batch["drawn"].tolist() == [np.random.default_rng(seed).integers(2**62) for seed in seeds]
 
 
 def test_a_state_of_other_weights_or_another_dataset_is_refused(mixed: Mix, sources: tuple[Windows, Windows]) -> None:
