@@ -95,13 +95,14 @@ def write(storage: Storage, chain: str, table: str, schema: pa.Schema, batches: 
     first = next(source, None)
     if first is None:
         return Written(0, ())
+    uri, options = versions.table_uri(storage, chain, table), storage.lance_options()
     try:
         fragments = write_fragments(
             pa.RecordBatchReader.from_batches(schema, itertools.chain([first], source)),
-            versions.table_uri(storage, chain, table),
+            lance.dataset(uri, storage_options=options),  # by its address a small file takes half as long again
             mode="append",
             data_storage_version=DATA_STORAGE_VERSION,
-            storage_options=storage.lance_options(),
+            storage_options=options,
         )
     except OSError:
         if broken:
