@@ -26,7 +26,7 @@ def far(target: str, *, delay_s: float) -> Iterator[str]:
 
     async def serve() -> None:
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with suppress(OSError):
+            with suppress(OSError, asyncio.CancelledError):  # by the end of the block
                 there, back = await asyncio.open_connection(parts.hostname, parts.port)
                 await asyncio.gather(_pass_on(reader, back, delay_s), _pass_on(there, writer, delay_s))
                 back.close()
@@ -35,7 +35,11 @@ def far(target: str, *, delay_s: float) -> Iterator[str]:
         async with await asyncio.start_server(connected, sock=listening):
             await ended.wait()
 
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), name="far", daemon=True)
+    def run() -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:  # which ends what is still open
+            runner.run(serve())
+
+    thread = threading.Thread(target=run, name="far", daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
