@@ -56,7 +56,7 @@ class MixOrder:
 
 @lru_cache(maxsize=8)
 def _stretch(shares: tuple[int, ...], key: str) -> tuple[Ints, Ints]:
-    """Of each of a stretch's `STRETCH` places: which dataset comes, and how often it has come before, in the stretch."""
+    """Of each place of a stretch: which dataset comes, and how often it has come before, in the stretch."""
     ends = np.cumsum(shares)
     source = np.searchsorted(ends, permute(np.arange(STRETCH), n=STRETCH, key=key), side="right")
     before = np.empty_like(source)
