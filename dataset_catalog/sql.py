@@ -23,6 +23,9 @@ SEALED = {
 }
 
 
+_NOT_PUSHED = "No match for FieldRef"  # of Arrow, which then lacks a column that only the condition asks for
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """A table under the name it has in SQL; `columns` None shows them all."""
@@ -57,7 +60,17 @@ def query(
     Raises `QueryError` with one sentence for anything else, for SQL that does not parse, bind or run, and for what
     exceeds the bounds.
     """
-    with duckdb.connect(config=_config(bounds)) as connection, _interrupted(connection, bounds):
+    views = list(views)
+    try:
+        return _query(sql, views, parameters, bounds, _config(bounds))
+    except _NotPushed:
+        return _query(sql, views, parameters, bounds, _config(bounds) | {"disabled_optimizers": "filter_pushdown"})
+
+
+def _query(
+    sql: str, views: Iterable[View], parameters: Sequence[object], bounds: Bounds | None, config: dict[str, str]
+) -> pa.Table:
+    with duckdb.connect(config=config) as connection, _interrupted(connection, bounds):
         for view in views:
             _create_view(connection, view)
         connection.execute("USE main")
@@ -67,7 +80,12 @@ def query(
         except duckdb.InterruptException as error:
             raise QueryError(f"the query took longer than {bounds.seconds if bounds else 0:g} s") from error
         except duckdb.Error as error:
-            raise QueryError(_sentence(error)) from error
+            kind = _NotPushed if _NOT_PUSHED in str(error) else QueryError
+            raise kind(_sentence(error)) from error
+
+
+class _NotPushed(QueryError):
+    """DuckDB handed a condition to Lance that Lance's scanner cannot take: a vector that is null, or is not."""
 
 
 def quote(identifier: str) -> str:

@@ -45,6 +45,18 @@ def test_videos_are_found_by_robot_time_and_predicate(lake: Any) -> None:
     assert catalog.videos(where="luma_mean < 70 OR state = 'quarantined'")["seq"].to_pylist() == [0, 1, 1]
 
 
+def test_sql_asks_for_vectors_that_are_null(lake: Any) -> None:
+    """Lance's scanner does not take that condition; DuckDB then looks itself."""
+
+    def count(where: str) -> int:
+        return int(lake.catalog.sql(f"SELECT count(*) AS n FROM pick.steps WHERE {where}")["n"][0].as_py())
+
+    missing, there = count("state IS NULL"), count("state IS NOT NULL AND step >= 0")
+    assert missing + there == count("true")
+    assert missing == count("state_age_ns IS NULL")
+    assert len(lake.catalog.dataset("pick").select(where="state IS NOT NULL")) == there > 0
+
+
 def test_sql_reaches_every_table_under_its_documented_name(lake: Any) -> None:
     def one(query: str) -> Any:
         return lake.catalog.sql(query).to_pylist()[0]
