@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from dataset_catalog.transform import Transform
     from dataset_catalog.windows import Windows
 
-FRAME_BYTES = 64 * 2**20  # with them a worker at 224×224 and batch 64 stays under 600 MB
+FRAME_BYTES = 32 * 2**20  # neighbours of the last batches; the rest of a worker takes half a gigabyte already
 _EVER = 2**63 - 1
 _NAMED = 1000  # episodes that a filter names one by one
 _SPLIT_BY = {"episode": "episode_id", "robot": "robot_id"}
