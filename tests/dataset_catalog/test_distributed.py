@@ -14,6 +14,7 @@ import pytest
 
 from dataset_catalog.spec import horizon
 from dataset_catalog.windows import Windows
+from tests.faults.campaign import is_soak
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -32,6 +33,8 @@ def test_an_epoch_begun_by_one_process_is_ended_by_two(
 ) -> None:
     if find_spec(library) is None:
         pytest.skip(f"{library} is not installed")
+    if library == "lightning" and not is_soak():
+        pytest.skip("a soak's: three processes that import it take a minute")
     steps = len(windows.loader(BATCH))
     whole = [batch["sample_id"] for batch in windows.loader(BATCH, seed=7)]
     words = [f"train_{library}.py", lake.storage.url, "pick", "--out", str(tmp_path), "--batch", str(BATCH)]

@@ -50,6 +50,7 @@ _WEED_PORTS = (
     "admin.port",
     "admin.port.grpc",
 )
+SETTINGS = JobsSettings(segments_per_task=4, telemetry_per_task=4, episodes_per_task=2, local_cpus=2)
 _lakes = itertools.count()
 
 
@@ -116,14 +117,19 @@ def s3_lake(s3_endpoint: str) -> Storage:
 
 
 @pytest.fixture(scope="session")
-def jobs() -> Iterator[JobsSettings]:
-    """Settings for jobs, and one local Ray that all of them share."""
-    settings = JobsSettings(segments_per_task=4, telemetry_per_task=4, episodes_per_task=2, local_cpus=2)
+def ray_address() -> Iterator[str]:
+    """Of one local Ray that all tests of the folder share."""
     ours = not ray.is_initialized()
-    connect(settings)
-    yield settings
+    connect(SETTINGS)
+    yield ray.get_runtime_context().gcs_address
     if ours:
         ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def jobs(ray_address: str) -> JobsSettings:
+    """Settings for jobs on that Ray."""
+    return SETTINGS
 
 
 @pytest.fixture

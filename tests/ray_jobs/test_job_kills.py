@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 
 from dataset_catalog import versions
 from dataset_catalog.storage import Storage
@@ -73,11 +72,11 @@ def test_a_worker_that_is_killed_with_its_work_done_doubles_nothing(
 
 
 def test_a_driver_that_is_killed_before_its_manifest_publishes_nothing_and_the_next_run_all(
-    robot: Any, jobs: JobsSettings
+    robot: Any, jobs: JobsSettings, ray_address: str
 ) -> None:
     for number in range(SEGMENTS):
         robot.log(("/n", T0 + number, {"n": number}))
-    address = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    address = {"RAY_ADDRESS": ray_address}
     command = [sys.executable, "-c", DYING_DRIVER]
     killed = subprocess.run(command, cwd=ROOT, env=environment(robot) | address, capture_output=True, timeout=200)
     assert killed.returncode == -signal.SIGKILL, killed.stderr

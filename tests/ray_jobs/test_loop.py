@@ -108,9 +108,10 @@ def test_a_stop_lets_the_job_under_way_end_and_no_other_begin(jobs: Jobs) -> Non
     assert jobs.ran == []
 
 
-def test_the_command_works_off_what_arrives_until_it_is_told_to_end(robot: Any) -> None:
+def test_the_command_works_off_what_arrives_until_it_is_told_to_end(robot: Any, ray_address: str) -> None:
     settings = robot.storage.settings
     environment = os.environ | {
+        "RAY_ADDRESS": ray_address,
         "FLEETFEED_STORAGE_URL": robot.storage.url,
         "FLEETFEED_STORAGE_ENDPOINT_URL": settings.endpoint_url,
         "FLEETFEED_STORAGE_ACCESS_KEY_ID": settings.access_key_id,

@@ -30,9 +30,9 @@ def environment(robot: Any) -> dict[str, str]:
     }
 
 
-def run(robot: Any, *words: str) -> subprocess.CompletedProcess[str]:
+def run(robot: Any, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ray_jobs", "run", *words]
-    return subprocess.run(command, cwd=ROOT, env=environment(robot), capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=ROOT, env=environment(robot) | more, capture_output=True, text=True, timeout=120)
 
 
 def test_a_job_prints_its_summary_as_one_line_of_json_and_nothing_else(robot: Any) -> None:
@@ -51,9 +51,9 @@ def test_where_nothing_is_new_ray_is_not_even_started(robot: Any) -> None:
     assert "nothing new" in done.stdout
 
 
-def test_maintenance_runs_dry_first_and_then_does_it(robot: Any) -> None:
+def test_maintenance_runs_dry_first_and_then_does_it(robot: Any, ray_address: str) -> None:
     robot.log(("/battery", T0, {"percent": 80}))
-    assert run(robot, "index_segments").returncode == 0
+    assert run(robot, "index_segments", RAY_ADDRESS=ray_address).returncode == 0
     dry = json.loads(run(robot, "maintain", "--dry-run", "--json").stdout)
     assert (dry["counts"]["tables kept up"], dry["versions"]) == (1, [])
     done = json.loads(run(robot, "maintain", "--json").stdout)
