@@ -15,17 +15,20 @@ from fleetfeed import stack as embedded
 from fleetfeed.settings import StackSettings
 from fleetfeed.stack import StackInfo
 
+OWN_CLUSTERS = ("/test_demo.py", "/test_three_raylets.py")
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where several processes share the run (`pytest -n 2`), the tests of a file stay together, and those of all files
-    that need the stack, so that there is one stack."""
+    """Where several processes share the run (`pytest -n 2`), the tests of a file stay together. So do those of files
+    that need the stack, so that there is one stack, and of those that start a Ray cluster of their own beside it: two
+    that start at once on two cores take longer than Ray waits."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "stack" if _needs_stack(config.rootpath / file) else file
+            return "stack" if file.endswith(OWN_CLUSTERS) or _needs_stack(config.rootpath / file) else file
 
     return ByFile(config, log)
 
