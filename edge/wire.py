@@ -162,8 +162,11 @@ class RobotClock:
         found = _ROBOT_CLOCK.fullmatch(field)
         if not found:
             raise ValueError(f'must be offset-ns=…, uncertainty-ns=…, drift-ppb=…, boot="…", got {field[:200]!r}')
-        offset, uncertainty, drift, drift_uncertainty, boot = found.groups()
-        return cls(int(offset), int(uncertainty), int(drift), int(drift_uncertainty), boot)
+        *numbers, boot = found.groups()
+        offset, uncertainty, drift, drift_uncertainty = map(int, numbers)
+        if max(abs(offset), uncertainty, abs(drift), drift_uncertainty) > MAX_TIME_NS:
+            raise ValueError(f"its numbers must be at most {MAX_TIME_NS}, got {field[:200]!r}")
+        return cls(offset, uncertainty, drift, drift_uncertainty, boot)
 
 
 def problem(body: bytes) -> Problem:

@@ -162,6 +162,9 @@ def loop(
         cluster.connect(JobsSettings())  # before the signals: Ray takes SIGTERM for itself
         rounds.add("index_segments", Arriving(Storage.open(), JobsSettings()).run)
         rounds.add("load_telemetry", _job("load_telemetry", None))
+        names = [one.stem for one in spec or ()]
+        if len(set(names)) < len(names):
+            raise typer.BadParameter(f"two specs of one name: {', '.join(names)}")
         for one in spec or ():
             rounds.add(f"align_frames {one.stem}", _job("align_frames", one))
         rounds.add("maintain", _job("maintain", None), every_s=maintain_every_s)
@@ -217,7 +220,7 @@ def _told(name: str) -> Iterator[None]:
 
     try:
         yield
-    except (JobError, CatalogError, IngestError) as error:
+    except (JobError, CatalogError, IngestError, OSError) as error:  # the last is Lance's, for a store that failed
         screen.errors.print(f"{name} published nothing more: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
 

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ray_jobs.texts import storable
+
 EPISODE_TOPIC = "/episode"
 CLOSED_TOPIC = "/recording/closed"
 EVENTS_STREAM = "_events"  # where labels are; in older recordings they are in `telemetry`
@@ -29,13 +31,15 @@ class Label:
         identity, event, success, notes = (fields.get(name) for name in ("episode_id", "event", "success", "notes"))
         if not isinstance(identity, str) or not identity or event not in ("start", "end"):
             return None
+        if identity != storable(identity):
+            return None
         return cls(
             t_ns,
             identity,
             event,
-            task=str(fields.get("task") or ""),
+            task=storable(str(fields.get("task") or "")),
             success=success if isinstance(success, bool) else None,
-            notes=notes if isinstance(notes, str) else None,
+            notes=storable(notes) if isinstance(notes, str) else None,
         )
 
 

@@ -30,8 +30,8 @@ class _Turn:
     failures: int = 0
 
     def is_due(self, now_s: float, *, round_s: float) -> bool:
-        wait_s = round_s * min(2**self.failures, MAX_BACKOFF_ROUNDS) if self.failures else self.every_s
-        return now_s - self.began_s >= wait_s
+        backoff_s = round_s * min(2**self.failures, MAX_BACKOFF_ROUNDS) if self.failures else 0.0
+        return now_s - self.began_s >= max(self.every_s, backoff_s)
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Loop:
     def _run(self, name: str, turn: _Turn) -> None:
         try:
             summary = turn.job()
-        except (JobError, CatalogError, IngestError) as error:
+        except (JobError, CatalogError, IngestError, OSError) as error:  # Lance's word for a store that failed
             turn.failures += 1
             self.done(name, error)
         else:

@@ -14,6 +14,7 @@ from dataset_catalog import versions
 from dataset_catalog.errors import CommitLost, VersionConflict
 from dataset_catalog.storage import Storage
 from ingest_serve.arrivals import ArrivalLog
+from ingest_serve.errors import IngestError
 from ingest_serve.pieces import Pieces
 from ray_jobs import cleanup, retention, upkeep
 from ray_jobs.cluster import Progress, no_progress
@@ -86,11 +87,10 @@ def _expire(storage: Storage, settings: JobsSettings, *, dry_run: bool) -> Summa
     summary = _summary()
     jobs = {retention.expire_raw: settings.keep_raw_days, retention.expire_telemetry: settings.keep_telemetry_days}
     for job, days in jobs.items():
-        if days is None:
-            continue
+        before_ns = 0 if days is None else time.time_ns() - int(days * cleanup.DAY_S * 1e9)  # 0: nothing is so old
         try:
-            done = job(storage, before_ns=time.time_ns() - int(days * cleanup.DAY_S * 1e9), dry_run=dry_run)
-        except (VersionConflict, CommitLost) as error:
+            done = job(storage, before_ns=before_ns, dry_run=dry_run)
+        except (VersionConflict, CommitLost, IngestError) as error:
             summary += _summary((f"what is too old is left for the next run: {error}",))
             continue
         found = {"segments expiring": done.marked, "segments expired": done.removed, "rows expired": done.rows}

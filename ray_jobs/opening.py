@@ -11,6 +11,7 @@ from edge.segment import read_messages
 from edge.wire import SegmentId
 from ingest_serve.errors import DamagedObject, NotStored
 from ingest_serve.raw_store import RawStore
+from ray_jobs.texts import storable
 from ray_jobs.unpacked import check_unpacked_size
 
 STREAM, TOPIC = "_agent", "/recording/opened"
@@ -45,7 +46,7 @@ def software_version(opening: bytes | None) -> str | None:
         for message in read_messages(io.BytesIO(opening or b"")):
             if message.topic.name == TOPIC:
                 found = json.loads(message.data).get("software_version")
-                return found[:MAX_TEXT] if isinstance(found, str) and found else None
+                return storable(found[:MAX_TEXT]) if isinstance(found, str) and found else None
     except Exception:  # noqa: BLE001 - bytes from outside make libraries raise anything
         return None
     return None

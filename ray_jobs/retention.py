@@ -1,7 +1,8 @@
 """What has been kept long enough: raw segments, and rows of telemetry. Only where the settings give an age.
 
 A recording goes whole, so many days after the last of its segments came. One run marks its segments `expiring`: from
-then on no job works with them. The next run removes their objects and marks them `expired`. Their rows stay, with
+then on no job works with them. The next run removes their objects and marks them `expired`, or, where more came or they
+are to stay longer after all, marks them as what they were. Their rows stay, with
 thumbnails and all that the index knows; gaps stay; and so does what was made of them: telemetry tables, datasets.
 """
 
@@ -14,7 +15,9 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+import lance
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dataset_catalog import publish, versions
 from dataset_catalog.schema import SEGMENTS
@@ -26,6 +29,7 @@ from ray_jobs.load_telemetry import POSITION
 from ray_jobs.segments_table import EXPIRED, EXPIRING, segment_of
 
 TABLE = "segments"
+KEPT = "kept"  # no state: back to what they were
 _STORED = "state IN ('ok', 'quarantined')"
 _ROWS_A_VERSION = 20_000  # that are marked together: a thumbnail each
 
@@ -49,8 +53,11 @@ def expire_raw(storage: Storage, *, before_ns: int, dry_run: bool) -> Retained:
     manifest = versions.newest(storage, versions.SEGMENTS)
     if manifest is None:
         return Retained()
-    removing = _sizes(storage, manifest, f"state = '{EXPIRING}'")
-    marking = {name: size for name, size in _due(storage, manifest, before_ns).items() if name not in removing}
+    marked = _sizes(storage, manifest, f"state = '{EXPIRING}'")
+    due = _due(storage, manifest, before_ns, marked)
+    removing = {name: size for name, size in marked.items() if name in due}
+    keeping = {name: size for name, size in marked.items() if name not in due}  # more came, or they are to stay longer
+    marking = {name: size for name, size in due.items() if name not in marked}
     done = Retained(
         marked=sum(rows for rows, _ in marking.values()),
         removed=sum(rows for rows, _ in removing.values()),
@@ -59,16 +66,18 @@ def expire_raw(storage: Storage, *, before_ns: int, dry_run: bool) -> Retained:
     if dry_run:
         return done
     published = []
-    for state, recordings in ((EXPIRED, removing), (EXPIRING, marking)):
+    for state, recordings in ((KEPT, keeping), (EXPIRED, removing), (EXPIRING, marking)):
         for piece in _pieces(recordings):
             manifest = _mark(storage, manifest, piece, state)
             published.append(manifest.n)
     return replace(done, published=tuple(published))
 
 
-def _due(storage: Storage, manifest: Manifest, before_ns: int) -> dict[str, tuple[int, int]]:
-    """Recordings with something to mark, that nothing has been added to since, and whose telemetry is loaded."""
-    old = _sizes(storage, manifest, f"{_STORED} AND received_ns < {before_ns}")
+def _due(
+    storage: Storage, manifest: Manifest, before_ns: int, marked: dict[str, tuple[int, int]]
+) -> dict[str, tuple[int, int]]:
+    """Recordings that are `marked` or to be, that nothing was added to since, and whose telemetry is loaded."""
+    old = marked | _sizes(storage, manifest, f"{_STORED} AND received_ns < {before_ns}")
     telemetry = versions.newest(storage, versions.TELEMETRY)
     loaded = telemetry.positions[POSITION] if telemetry else 0
     table = open_table(storage, versions.SEGMENTS, manifest, TABLE)
@@ -87,7 +96,7 @@ def _sizes(storage: Storage, manifest: Manifest, where: str) -> dict[str, tuple[
     for batch in table.to_batches(columns=["recording_id", "bytes"], filter=where):
         for name, bytes_ in zip(batch["recording_id"].to_pylist(), batch["bytes"].to_pylist(), strict=True):
             rows[name] += 1
-            size[name] += bytes_
+            size[name] += bytes_ or 0  # an object without our metadata has none
     return {name: (rows[name], size[name]) for name in sorted(rows)}
 
 
@@ -111,10 +120,13 @@ def _mark(storage: Storage, manifest: Manifest, recordings: Sequence[str], state
     base = publish.begin(storage, versions.SEGMENTS, planned_on=manifest, schemas={TABLE: SEGMENTS})
     before = _STORED if state == EXPIRING else f"state = '{EXPIRING}'"
     where = f"{contains('recording_id', recordings)} AND {before}"
-    rows = open_table(storage, versions.SEGMENTS, manifest, TABLE).to_table(filter=where)
+    rows = _at(base).to_table(filter=where)
     if state == EXPIRED:
         _remove_objects(storage, rows)
-    column = pa.repeat(state, len(rows))
+    if state == KEPT:
+        column = pc.if_else(pc.is_valid(rows["reason"]), "quarantined", "ok")
+    else:
+        column = pa.repeat(state, len(rows))
     marked = rows.set_column(rows.schema.get_field_index("state"), "state", column).select(SEGMENTS.names)
     written = publish.write(storage, versions.SEGMENTS, TABLE, SEGMENTS, marked.cast(SEGMENTS).to_batches())
     return publish.commit(
@@ -125,6 +137,12 @@ def _mark(storage: Storage, manifest: Manifest, recordings: Sequence[str], state
         gone=where,
         now_ns=time.time_ns(),
     )
+
+
+def _at(base: publish.Base) -> Any:
+    """The table as the fence has left it, with the columns that an older release did not have."""
+    uri = versions.table_uri(base.storage, base.chain, TABLE)
+    return lance.dataset(uri, version=base.versions[TABLE], storage_options=base.storage.lance_options())
 
 
 def _remove_objects(storage: Storage, rows: pa.Table) -> None:

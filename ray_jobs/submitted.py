@@ -14,7 +14,6 @@ from typing import Any
 from ray_jobs.errors import ClusterUnavailable
 
 ADDRESS = "RAY_API_SERVER_ADDRESS"
-_PASSED_ON = "FLEETFEED_"
 _PROGRAM = ("python", "-m", "ray_jobs")
 
 
@@ -39,7 +38,7 @@ def submit(words: Sequence[str], *, file: Path | None = None) -> str:
     Our settings go with it, but no secret: the cluster has a role or a key of its own. `file` lies where the job runs.
     Raises `ClusterUnavailable` with what to do.
     """
-    settings = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON) and "KEY" not in name}
+    settings = {name: value for name, value in os.environ.items() if _is_passed_on(name)}
     client, entrypoint = _client(), shlex.join([*_PROGRAM, *words])
     with tempfile.TemporaryDirectory() as folder:
         runtime: dict[str, Any] = {"env_vars": settings}
@@ -47,6 +46,11 @@ def submit(words: Sequence[str], *, file: Path | None = None) -> str:
             shutil.copy(file, folder)
             runtime["working_dir"] = folder
         return str(client.submit_job(entrypoint=entrypoint, runtime_env=runtime))
+
+
+def _is_passed_on(name: str) -> bool:
+    """Settings, but no secret and no file of this machine."""
+    return name.startswith("FLEETFEED_") and "KEY" not in name and name != "FLEETFEED_CONFIG"
 
 
 def submitted() -> Iterator[Submitted]:

@@ -181,6 +181,8 @@ def test_a_robot_s_clock_comes_back_as_it_was_told(
         ("offset-ns=-5", "offset-ns=+5"),
         ("offset-ns=-5", "offset-ns=5.0"),
         ("offset-ns=-5", "offset-ns=" + "9" * 20),
+        ("offset-ns=-5", "offset-ns=" + "9" * 19),  # more than 64 bits hold
+        ("uncertainty-ns=6", f"uncertainty-ns={2**63}"),
         ("uncertainty-ns=6, ", "uncertainty-ns=-6, "),
         ("drift-ppb=7, ", ""),
         ('boot="0a-1b"', "boot=0a-1b"),

@@ -187,6 +187,13 @@ class Robot:
         changed = bytes([body[0] ^ 1]) + body[1:]
         obstore.put(bucket._store, segment.key, changed, attributes=head.attributes)  # type: ignore[arg-type]
 
+    def strip_metadata(self, segment: SegmentId) -> None:
+        """Store it again as somebody's copy does that keeps no metadata."""
+        bucket = Bucket.open(self.storage)
+        found = bucket.read(segment.key)
+        assert found
+        obstore.put(bucket._store, segment.key, found[1])  # type: ignore[arg-type]
+
     @staticmethod
     def telemetry(*messages: tuple[str, int, Any]) -> bytes:
         return telemetry(*messages)

@@ -43,6 +43,15 @@ def ranges(of: Recording) -> list[tuple[str, int, int]]:
     return [(episode.episode_id, episode.start_ns, episode.end_ns) for episode in episodes_of(of)]
 
 
+def test_half_a_character_in_a_label_stops_no_table() -> None:
+    """JSON lets it through, UTF-8 does not."""
+    half = "\ud800"
+    found = Label.parse(0, {"episode_id": "e", "event": "start", "task": f"wave{half}", "notes": half})
+    assert found
+    assert (found.task, found.notes) == ("wave?", "?")
+    assert Label.parse(0, {"episode_id": f"e{half}", "event": "start"}) is None
+
+
 def test_labels_make_episodes_and_the_last_end_counts() -> None:
     labels = [
         label("E", "start", 5),

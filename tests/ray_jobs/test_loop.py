@@ -87,6 +87,16 @@ def test_a_failing_job_is_tried_later_and_later_and_holds_up_no_other(jobs: Jobs
     assert jobs.loop.failing == {}
 
 
+def test_a_store_that_fails_is_tried_again_and_no_failing_job_runs_more_often_than_a_sound_one(jobs: Jobs) -> None:
+    def failing() -> Summary:
+        jobs.ran.append((jobs.now_s, "maintain"))
+        raise OSError("the connection was reset")
+
+    jobs.loop.add("maintain", failing, every_s=600)
+    jobs.minutes(25)
+    assert jobs.times("maintain") == [0, 10, 20]
+
+
 def test_an_error_that_is_not_ours_ends_the_loop(jobs: Jobs) -> None:
     def broken() -> Summary:
         raise ZeroDivisionError

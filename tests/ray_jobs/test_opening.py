@@ -56,6 +56,7 @@ def test_every_row_of_a_recording_names_its_software_and_every_video_has_a_pictu
         (telemetry((OPENED, T0, {"software_version": "1.4.2"})), "1.4.2"),
         (telemetry(("/other", T0, {}), (OPENED, T0, {"software_version": "x" * 1000})), "x" * MAX_TEXT),
         (telemetry((OPENED, T0, {"software_version": ""})), None),
+        (telemetry((OPENED, T0, {"software_version": "1\ud800"})), "1?"),
         (telemetry((OPENED, T0, {"software_version": 7})), None),
         (telemetry((OPENED, T0, [1])), None),
         (telemetry((OPENED, T0, b"no JSON")), None),

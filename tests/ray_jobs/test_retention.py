@@ -133,6 +133,21 @@ def test_a_removal_that_was_cut_off_is_done_again(
     assert states(robot)["telemetry"] == ["expired"]
 
 
+def test_what_was_marked_stays_after_all_where_it_is_to_be_kept_longer(robot: Any, jobs: JobsSettings) -> None:
+    segment = robot.log(("/n", T0, {"n": 1}))
+    robot.store("telemetry", b"no MCAP", start_ns=T0, end_ns=T0 + 1)
+    damaged = robot.log(("/n", T0, {"n": 2}))
+    robot.strip_metadata(damaged)
+    for job in (index_segments.run, load_telemetry.run):
+        job(robot.storage, jobs)
+    assert expire(robot).marked == 2, "those of which it is known when they came"
+    assert states(robot)["telemetry"] == ["expiring"] * 3
+    assert expire(robot, before_ns=0) == retention.Retained(published=(3,))
+    assert states(robot)["telemetry"] == ["ok", "quarantined", "quarantined"]
+    assert is_stored(robot, segment)
+    assert (expire(robot).marked, expire(robot).removed) == (2, 3), "an object without our metadata goes too"
+
+
 def test_maintain_keeps_everything_unless_it_is_told_for_how_long(robot: Any, jobs: JobsSettings) -> None:
     robot.log(("/n", T0, {"n": 1}), ("/n", 2**62, {"n": 2}))
     for job in (index_segments.run, load_telemetry.run):
