@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -30,11 +31,9 @@ def import_lerobot(
     with bar("importing", quiet=False) as progress:
         done = import_lerobot(source, lake, name=name, robot=robot, progress=progress)
     if done.version is None:
-        typer.echo(f"{done.name}: nothing new")
+        _tell(f"{done.name}: nothing new", done.notes)
     else:
-        typer.echo(f"{done.name} v{done.version}: {done.episodes} episodes, {done.steps} steps")
-    for note in done.notes:
-        typer.echo(f"  {note}")
+        _tell(f"{done.name} v{done.version}: {done.episodes} episodes, {done.steps} steps", done.notes)
 
 
 def export_lerobot(
@@ -51,9 +50,7 @@ def export_lerobot(
     dataset = Catalog.open(lake).dataset(name, version).select(where=where)
     with bar("exporting", quiet=False) as progress:
         done = export_lerobot(dataset, folder, version=form, progress=progress)  # type: ignore[arg-type]
-    typer.echo(f"{folder}: {done.episodes} episodes, {done.frames} frames")
-    for note in done.notes:
-        typer.echo(f"  {note}")
+    _tell(f"{folder}: {done.episodes} episodes, {done.frames} frames", done.notes)
 
 
 def export_mcap(
@@ -69,6 +66,10 @@ def export_mcap(
     dataset = Catalog.open(lake).dataset(name, version).select(where=where)
     with bar("exporting", quiet=False) as progress:
         done = export_mcap(dataset, folder, progress=progress)
-    typer.echo(f"{folder}: {len(done.files)} files, {done.messages} messages")
-    for note in done.notes:
+    _tell(f"{folder}: {len(done.files)} files, {done.messages} messages", done.notes)
+
+
+def _tell(what: str, notes: Iterable[str]) -> None:
+    typer.echo(what)
+    for note in notes:
         typer.echo(f"  {note}")

@@ -13,10 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from dataset_catalog import schema, versions
-from dataset_catalog.statistics import Statistics
 from dataset_catalog.storage import Storage
 from dataset_catalog.versions import Manifest
-from tests.dataset_catalog.conftest import MS, T0, append, gops_table, turn
+from tests.dataset_catalog.conftest import MS, T0, append, gops_table, series_table, statistics_table, turn
 
 JOINTS = ("left_hip", "left_knee", "left_gripper", "right_hip", "right_knee", "right_gripper")
 COLUMNS: dict[str, dict[str, Any]] = {
@@ -77,16 +76,12 @@ def write(storage: Storage, name: str, episodes: list[Recorded]) -> None:
     tables = {
         "episodes": pa.Table.from_pylist([_episode_row(e) for e in episodes], schema=schema.EPISODES),
         "steps": _steps(episodes),
-        "series": _series(episodes),
+        "series": series_table(episodes),
         "gops": gops_table([row for e in episodes for row in e.gops]),
-        "statistics": _statistics(episodes),
+        "statistics": statistics_table(episodes),
     }
     chain = f"{versions.DATASETS}/{name}"
     versions.publish(storage, chain, Manifest(1, {t: append(storage, chain, t, rows) for t, rows in tables.items()}))
-
-
-def readings(episode: Recorded, column: str) -> np.ndarray:
-    return np.array([value for t, value in episode.series[column] if episode.start_ns <= t < episode.end_ns])
 
 
 def decode_all(rows: list[dict[str, Any]]) -> list[tuple[int, av.VideoFrame]]:
@@ -151,22 +146,3 @@ def _steps(episodes: list[Recorded]) -> pa.Table:
     ]
     sizes = {name: column["size"] for name, column in COLUMNS.items()}
     return pa.Table.from_pylist(rows, schema=schema.steps_schema(sizes, list(CAMERAS)))
-
-
-def _series(episodes: list[Recorded]) -> pa.Table:
-    rows = [
-        {"episode_id": e.episode_id, "column": name, "t_ns": t, "value": value.tolist()}
-        for e in episodes
-        for name, series in sorted(e.series.items())
-        for t, value in series
-    ]
-    return pa.Table.from_pylist(rows, schema=schema.SERIES)
-
-
-def _statistics(episodes: list[Recorded]) -> pa.Table:
-    rows = [
-        {"episode_id": e.episode_id, "column": name, **Statistics.of(readings(e, name)).as_row()}
-        for e in episodes
-        for name in e.series
-    ]
-    return pa.Table.from_pylist(rows, schema=schema.STATISTICS)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import count, groupby
@@ -86,6 +87,13 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 @pytest.fixture
 def readings_of() -> Any:
     return readings
+
+
+@pytest.fixture
+def catalog(lake: Lake, tmp_path: Path) -> Catalog:
+    """A copy of that lake to write to."""
+    shutil.copytree(lake.storage.url, tmp_path / "lake")
+    return Catalog.open(str(tmp_path / "lake"))
 
 
 @pytest.fixture
@@ -235,7 +243,7 @@ def steps_of(e: Episode, sizes: dict[str, int]) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def series_table(episodes: list[Episode]) -> pa.Table:
+def series_table(episodes: Sequence[Any]) -> pa.Table:
     rows = [
         {"episode_id": e.episode_id, "column": name, "t_ns": t, "value": value.tolist()}
         for e in episodes
@@ -245,7 +253,7 @@ def series_table(episodes: list[Episode]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema.SERIES)
 
 
-def statistics_table(episodes: list[Episode]) -> pa.Table:
+def statistics_table(episodes: Sequence[Any]) -> pa.Table:
     rows = [
         {"episode_id": e.episode_id, "column": name, **Statistics.of(readings(e, name)).as_row()}
         for e in episodes
@@ -254,7 +262,7 @@ def statistics_table(episodes: list[Episode]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema.STATISTICS)
 
 
-def readings(e: Episode, column: str) -> np.ndarray:
+def readings(e: Any, column: str) -> np.ndarray:
     """What the episode has of a column between its ends."""
     return np.array([value for t, value in e.series[column] if e.start_ns <= t < e.end_ns])
 

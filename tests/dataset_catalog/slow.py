@@ -70,11 +70,11 @@ def _value(episode: Any, name: str, about: Any, at: int, inside: bool) -> tuple[
         return v0, inside and about["policy"] == "previous" and at - t0 <= tolerance, at - t0
     t1, v1 = after[0]
     w = 0.0 if t1 == t0 else (at - t0) / (t1 - t0)
-    mixed = _arc(v0, v1, w) if about["policy"] == "slerp" else v0.astype(float) * (1 - w) + v1.astype(float) * w
+    mixed = arc(v0, v1, w) if about["policy"] == "slerp" else v0.astype(float) * (1 - w) + v1.astype(float) * w
     return mixed.astype(np.float32), inside and max(at - t0, t1 - at) <= tolerance, at - t0
 
 
-def _arc(a: np.ndarray, b: np.ndarray, w: float) -> np.ndarray:
+def arc(a: np.ndarray, b: np.ndarray, w: float) -> np.ndarray:
     """By bisection: the middle of two unit quaternions is their normalized sum."""
     low, high, a, b = 0.0, 1.0, a.astype(float), b.astype(float)
     b = -b if a @ b < 0 else b

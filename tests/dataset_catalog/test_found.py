@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,6 @@ from dataset_catalog.catalog import Catalog
 from dataset_catalog.errors import NotFound, NoVideo, QueryError
 
 EVIL = '<script>alert("x")</script>'
-
-
-@pytest.fixture
-def catalog(lake: Any, tmp_path: Path) -> Catalog:
-    shutil.copytree(lake.storage.url, tmp_path / "lake")
-    return Catalog.open(str(tmp_path / "lake"))
 
 
 def pictures(page: str) -> list[Any]:

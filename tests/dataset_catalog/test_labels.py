@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
-from pathlib import Path
 from typing import Any
 
 import lance
@@ -17,13 +15,6 @@ from dataset_catalog.storage import Storage
 from dataset_catalog.tables import open_table
 from ray_jobs import maintain
 from ray_jobs.settings import JobsSettings
-
-
-@pytest.fixture
-def catalog(lake: Any, tmp_path: Path) -> Catalog:
-    """A lake of its own to write to."""
-    shutil.copytree(lake.storage.url, tmp_path / "lake")
-    return Catalog.open(str(tmp_path / "lake"))
 
 
 def ids(dataset: Any) -> list[str]:

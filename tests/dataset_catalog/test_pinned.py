@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,6 @@ import pytest
 from dataset_catalog.catalog import Catalog
 from dataset_catalog.errors import NotFound, PinError, QueryError, VersionConflict
 from dataset_catalog.selection import Run, Selection
-
-
-@pytest.fixture
-def catalog(lake: Any, tmp_path: Path) -> Catalog:
-    shutil.copytree(lake.storage.url, tmp_path / "lake")
-    return Catalog.open(str(tmp_path / "lake"))
 
 
 def ids(dataset: Any) -> list[str]:

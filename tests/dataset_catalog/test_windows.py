@@ -11,6 +11,7 @@ from dataset_catalog.contents import Camera
 from dataset_catalog.errors import NotFound, WindowError
 from dataset_catalog.spec import horizon, prefer
 from dataset_catalog.windows import Windows
+from tests.dataset_catalog.slow import arc
 
 OBSERVATIONS = {"state": [-0.1, 0.0], "torso": [-0.033, 0.0], "head": [-0.2, 0.0]}
 ACTIONS = {"action": horizon(0.4, hz=10)}
@@ -34,20 +35,7 @@ def slow_column(episode: Any, name: str, at: int) -> tuple[np.ndarray, bool]:
     (t1, v1) = after[0]
     near = at - t0 <= tolerance and t1 - at <= tolerance
     w = 0 if t1 == t0 else (at - t0) / (t1 - t0)
-    return (slow_slerp(v0, v1, w) if name == "torso" else v0 * (1 - w) + v1 * w), inside and near
-
-
-def slow_slerp(a: np.ndarray, b: np.ndarray, w: float) -> np.ndarray:
-    """By bisection of the arc: the middle of two unit quaternions is their normalized sum."""
-    low, high, a, b = 0.0, 1.0, a.astype(float), b.astype(float)
-    b = -b if a @ b < 0 else b
-    for _ in range(40):
-        middle = (a + b) / np.linalg.norm(a + b)
-        if w < (low + high) / 2:
-            b, high = middle, (low + high) / 2
-        else:
-            a, low = middle, (low + high) / 2
-    return (a + b) / np.linalg.norm(a + b)
+    return (arc(v0, v1, w) if name == "torso" else v0 * (1 - w) + v1 * w), inside and near
 
 
 def slow_frame(episode: Any, frames: list[Any], at: int) -> tuple[np.ndarray, bool]:
