@@ -54,6 +54,8 @@ def expire_raw(storage: Storage, *, before_ns: int, dry_run: bool) -> Retained:
     if manifest is None:
         return Retained()
     marked = _sizes(storage, manifest, f"state = '{EXPIRING}'")
+    if not marked and not before_ns:
+        return Retained()
     due = _due(storage, manifest, before_ns, marked)
     removing = {name: size for name, size in marked.items() if name in due}
     keeping = {name: size for name, size in marked.items() if name not in due}  # more came, or they are to stay longer
@@ -79,7 +81,7 @@ def _due(
     """Recordings that are `marked` or to be, that nothing was added to since, and whose telemetry is loaded."""
     old = marked | _sizes(storage, manifest, f"{_STORED} AND received_ns < {before_ns}")
     telemetry = versions.newest(storage, versions.TELEMETRY)
-    loaded = telemetry.positions[POSITION] if telemetry else 0
+    loaded = telemetry.positions.get(POSITION, 0) if telemetry else 0
     table = open_table(storage, versions.SEGMENTS, manifest, TABLE)
     busy: set[str] = set()
     for names in _pieces(old):
@@ -156,7 +158,7 @@ def expire_telemetry(storage: Storage, *, before_ns: int, dry_run: bool) -> Reta
     """Remove the rows of every telemetry table whose time lies before `before_ns`. Raises as `expire_raw`."""
     manifest = versions.newest(storage, versions.TELEMETRY)
     where = f"t_ns < {before_ns}"
-    if manifest is None:
+    if manifest is None or not before_ns:
         return Retained()
     old = {name: _count(storage, manifest, name, where) for name in sorted(manifest.tables)}
     old = {name: count for name, count in old.items() if count}
