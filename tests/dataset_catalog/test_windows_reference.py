@@ -17,7 +17,8 @@ from dataset_catalog.spec import horizon, steps
 from dataset_catalog.storage import Storage
 from dataset_catalog.windows import Windows
 from tests.dataset_catalog import slow
-from tests.dataset_catalog.bimanual import CAMERAS, COLUMNS, EPISODES, Recorded, readings, record, write
+from tests.dataset_catalog.bimanual import CAMERAS, COLUMNS, EPISODES, Recorded, record, write
+from tests.dataset_catalog.conftest import readings
 
 
 @pytest.fixture(scope="module")
