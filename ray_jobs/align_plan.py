@@ -101,6 +101,7 @@ def plan_again(
     return _plan(storage, spec, indexed, published, recordings, threads, is_asked_for)
 
 
+Key = tuple[str, str, str]  # of an episode: robot, recording, id
 Told = Mapping[str, Any]  # what a row of `episodes` says, as `Work.told`
 
 
@@ -125,22 +126,48 @@ def _plan(
     rows = rows_of(storage, indexed, recordings)
     gone = {row["recording_id"] for row in rows if row["state"] in GONE}
     kept = [row for row in rows if row["recording_id"] not in gone]
-    for recording in _read_recordings(storage, kept, threads):
-        for episode in episodes_of(recording):
-            one = replace(work_on(episode, recording, spec), replaces=_replaced(episode, done))
-            if not is_wanted(one, done.get(episode.episode_id)):
-                continue
-            if is_ready(episode, recording, cameras=tuple(spec.cameras), topics=spec.topics, reach_ns=spec.reach_ns):
-                work.append(one)
-            else:
-                waiting += 1
+    found = [
+        (one, recording) for recording in _read_recordings(storage, kept, threads) for one in episodes_of(recording)
+    ]
+    owners = _owners(storage, spec, published, [episode.episode_id for episode, _ in found])
+    for episode, recording in found:
+        one = replace(work_on(episode, recording, spec), replaces=_replaced(episode, done))
+        if not is_wanted(one, done.get(_key(episode))):
+            continue
+        if is_ready(episode, recording, cameras=tuple(spec.cameras), topics=spec.topics, reach_ns=spec.reach_ns):
+            work.append(_unless_owned(one, owners))
+        else:
+            waiting += 1
     work.sort(key=lambda one: (one.episode.robot_id, one.episode.episode_id))
     return Plan(tuple(work), waiting, len(gone))
 
 
-def _replaced(episode: Episode, done: Mapping[str, Told]) -> tuple[str, ...]:
+def _key(episode: Episode) -> Key:
+    return episode.robot_id, episode.recording_id, episode.episode_id
+
+
+def _replaced(episode: Episode, done: Mapping[Key, Told]) -> tuple[str, ...]:
     """Its own rows of before; and those of the whole recording, which was one episode until its labels came."""
-    return tuple(name for name in dict.fromkeys((episode.episode_id, episode.recording_id)) if name in done)
+    *owner, own = _key(episode)
+    return tuple(name for name in dict.fromkeys((own, episode.recording_id)) if (*owner, name) in done)
+
+
+def _owners(storage: Storage, spec: AlignSpec, published: Manifest | None, ids: Sequence[str]) -> dict[str, Key]:
+    """Episode id → whose rows the dataset has under it."""
+    if published is None or not ids:
+        return {}
+    table = open_table(storage, f"{versions.DATASETS}/{spec.name}", published, "episodes")
+    names = ["robot_id", "recording_id", "episode_id"]
+    found = table.to_table(columns=names, filter=contains("episode_id", sorted(set(ids)))).to_pylist()
+    return {row["episode_id"]: (row["robot_id"], row["recording_id"], row["episode_id"]) for row in found}
+
+
+def _unless_owned(work: Work, owners: dict[str, Key]) -> Work:
+    """Rows are named by their episode's id alone: the first recording that comes with an id keeps it."""
+    robot, recording, name = owners.setdefault(work.episode.episode_id, _key(work.episode))
+    if (robot, recording, name) == _key(work.episode):
+        return work
+    return replace(work, unusable=f"{robot}'s recording {recording} has an episode of the same id", replaces=())
 
 
 def work_on(episode: Episode, recording: Recording, spec: AlignSpec) -> Work:
@@ -181,15 +208,17 @@ def _named(row: Mapping[str, Any]) -> str:
 
 def _aligned(
     storage: Storage, spec: AlignSpec, published: Manifest | None, recordings: Sequence[str]
-) -> dict[str, Told]:
-    """Episode → what the dataset says of it."""
+) -> dict[Key, Told]:
+    """What the dataset says of the recordings' episodes."""
     if published is None:
         return {}
     table = open_table(storage, f"{versions.DATASETS}/{spec.name}", published, "episodes")
     columns = [field.name for field in fields(Episode)]
     found = table.to_table(columns=[*columns, "sources"], filter=contains("recording_id", recordings)).to_pylist()
     return {
-        row["episode_id"]: row | {"sources": {(one["key"], one["sha256"]) for one in row["sources"]}} for row in found
+        (row["robot_id"], row["recording_id"], row["episode_id"]): row
+        | {"sources": {(one["key"], one["sha256"]) for one in row["sources"]}}
+        for row in found
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -198,3 +199,23 @@ def test_a_run_that_dies_between_what_goes_and_what_comes_changes_nothing(
     assert contents(robot.storage, 1) == before
     assert align_frames.run(robot.storage, jobs, RATE).versions == (2,)
     assert with_state(robot.storage, "E1") == (40, 40)
+
+
+def test_of_two_recordings_with_one_episode_id_the_second_is_left_out_and_takes_nothing(
+    robot: Any, jobs: JobsSettings
+) -> None:
+    other = replace(robot, name="robo-2", recording="01JBBBBBBBBBBBBBBBBBBBBBBB", last_seq={})
+    for one in (robot, other):
+        one.log(label("E1", "start", T0), label("E1", "end", T0 + S), stream="_events")
+        one.log(*states(T0, T0 + 2 * S))
+        one.film(T0, 40)
+    done = run_both(robot, jobs, RATE)
+    assert (done.counts["episodes"], done.counts["skipped"]) == (1, 1)
+    assert f"robo-1's recording {robot.recording} has an episode of the same id" in " ".join(done.notes)
+    before = contents(robot.storage, 1)
+
+    other.film(T0 + 2 * S, 10)
+    other.log(label("E1", "end", T0 + S // 2), stream="_events")
+    late = run_both(robot, jobs, RATE)
+    assert (late.versions, late.counts["skipped"]) == ((), 1)
+    assert contents(robot.storage, newest(robot.storage).n) == before
