@@ -23,8 +23,9 @@ from ingest_serve.raw_store import RawStore
 from ray_jobs.align_spec import AlignSpec
 from ray_jobs.cluster import Item, Part
 from ray_jobs.episodes import Episode, overlaps
-from ray_jobs.errors import JobError, SpecError
+from ray_jobs.errors import SegmentLost, SpecError
 from ray_jobs.gop_rows import camera_batches, check_order
+from ray_jobs.lost import read_indexed
 from ray_jobs.media import read_track
 from ray_jobs.messages import UNDECODED, decode_each
 from ray_jobs.poison import blamed_on
@@ -55,9 +56,7 @@ class EpisodeReader:
         return [{"key": row["key"], "sha256": row["sha256"]} for row in self._segments]
 
     def read_track(self, row: Mapping[str, Any]) -> Track:
-        raw, body = self._store.read(segment_of(dict(row)))
-        if raw.sha256 != row["sha256"]:
-            raise JobError(f"{raw.key} has sha-256 {raw.sha256} now, it was indexed with {row['sha256']}")
+        raw, body = read_indexed(self._store, segment_of(dict(row)), sha256=row["sha256"])
         return read_track(body, content_type=raw.content_type, start_ns=raw.start_ns, is_sound=True)
 
     def check(self) -> None:
@@ -100,7 +99,7 @@ class EpisodeReader:
 
     def _collect(self, row: Row, readings: Mapping[str, Readings]) -> None:
         """A segment's readings; messages that cannot be decoded are none. The store compares the bytes' digest."""
-        body = io.BytesIO(self._store.get(segment_of(row)))
+        body = io.BytesIO(read_indexed(self._store, segment_of(row), sha256=row.get("sha256"))[1])
         found: dict[str, list[tuple[int, Any]]] = {}
         for topic, messages in read_topics(body, check_crcs=False, wanted=self._spec.topics).items():
             pairs = zip(messages.t_ns.tolist(), decode_each(messages, self._spec.fields_of(topic.name)), strict=True)
@@ -118,10 +117,10 @@ def align_batch(storage: Storage, spec: AlignSpec, items: Sequence[Item]) -> Par
     """Align each episode. One that does not fit the spec is left out of all tables and named with its reason."""
     store = RawStore.open(storage)  # which takes as long as reading three segments
     skipped: dict[str, str] = {}
-    fidelity = Fidelity()
     readers = (EpisodeReader(store, spec, item) for item in items)
-    parts = [_write(storage, spec, found, fidelity) for found in _together(readers, skipped)]
-    written = {table: Written.join(part[table] for part in parts) for table in TABLES}
+    parts = [_write_whole(storage, spec, found, skipped) for found in _together(readers, skipped)]
+    written = {table: Written.join(part[table] for part, _ in parts) for table in TABLES}
+    fidelity = Fidelity.join(one for _, one in parts)
     return Part(written, {"skipped": skipped, "fidelity": asdict(fidelity)})
 
 
@@ -133,7 +132,7 @@ def _together(readers: Iterable[EpisodeReader], skipped: dict[str, str]) -> Iter
         try:
             reader.check()
             series = reader.series()
-        except SpecError as error:
+        except (SpecError, SegmentLost) as error:
             skipped[reader.episode.episode_id] = str(error)
             continue
         found.append((reader, series))
@@ -143,6 +142,25 @@ def _together(readers: Iterable[EpisodeReader], skipped: dict[str, str]) -> Iter
             found, size = [], 0
     if found:
         yield found
+
+
+def _write_whole(
+    storage: Storage, spec: AlignSpec, found: list[Aligned], skipped: dict[str, str]
+) -> tuple[dict[str, Written], Fidelity]:
+    """The fragments of these episodes, but for those whose video turns out to be lost while it is copied.
+
+    What was written before that is part of no version, and is written again without them.
+    """
+    fidelity = Fidelity()
+    try:
+        return _write(storage, spec, found, fidelity), fidelity
+    except SegmentLost as lost:
+        gone = {one.episode.episode_id for one, _ in found if lost.key in {source["key"] for source in one.sources}}
+        if not gone:
+            raise
+        skipped |= dict.fromkeys(gone, str(lost))
+        left = [one for one in found if one[0].episode.episode_id not in gone]
+        return _write_whole(storage, spec, left, skipped)
 
 
 def _write(storage: Storage, spec: AlignSpec, found: Sequence[Aligned], fidelity: Fidelity) -> dict[str, Written]:

@@ -33,6 +33,8 @@ from ray_jobs.episodes import (
     lost_label,
     overlaps,
 )
+from ray_jobs.errors import SegmentLost
+from ray_jobs.lost import read_indexed
 from ray_jobs.segments_table import GONE, Row, rows_after, rows_of, segment_of
 
 _NEEDED = ("robot_id", "recording_id", "stream", "seq", "key", "sha256", "start_ns", "end_ns", "width", "height")
@@ -227,7 +229,10 @@ def _read_recordings(storage: Storage, rows: Sequence[Row], threads: int) -> Ite
     store = RawStore.open(storage)
     telling = [row for row in rows if row["state"] == "ok" and has_topic(row, _TELLING)]
     with ThreadPoolExecutor(threads) as pool:
-        told = dict(zip((row["key"] for row in telling), pool.map(lambda row: _told(store, row), telling), strict=True))
+        found = list(zip(telling, pool.map(lambda row: _told(store, row), telling), strict=True))
+    lost = {row["key"]: str(one) for row, one in found if isinstance(one, SegmentLost)}
+    told = {row["key"]: one for row, one in found if not isinstance(one, SegmentLost)}
+    rows = [row | {"state": "quarantined", "reason": lost[row["key"]]} if row["key"] in lost else row for row in rows]
     for (robot, recording), group in groupby(rows, key=lambda row: (row["robot_id"], row["recording_id"])):
         own = list(group)
         sound = (row for row in own if row["state"] == "ok")  # a hole that was named has the key of its first seq
@@ -243,10 +248,14 @@ def _is_last_seq(word: Any) -> bool:
     return isinstance(word, dict) and all(isinstance(seq, int) and not isinstance(seq, bool) for seq in word.values())
 
 
-def _told(store: RawStore, row: Row) -> list[tuple[str, int, dict[str, Any]]]:
+def _told(store: RawStore, row: Row) -> list[tuple[str, int, dict[str, Any]]] | SegmentLost:
     """(topic, time, value) of a segment's labels and closing word; what is no JSON object is no word of ours."""
     found = []
-    for message in read_messages(io.BytesIO(store.get(segment_of(row)))):
+    try:
+        _, body = read_indexed(store, segment_of(row))
+    except SegmentLost as lost:
+        return lost
+    for message in read_messages(io.BytesIO(body)):
         if message.topic.name in _TELLING and message.topic.encoding == "json":
             try:
                 value = json.loads(message.data)

@@ -21,7 +21,9 @@ from edge.wire import SegmentId
 from ingest_serve.raw_store import RawStore
 from ray_jobs import telemetry, widening
 from ray_jobs.cluster import Item, Part, Progress, fan_out, no_progress
+from ray_jobs.errors import SegmentLost
 from ray_jobs.flatten import table_name, widened
+from ray_jobs.lost import read_indexed
 from ray_jobs.segments_table import Row, first_versions, rows_after, segment_of
 from ray_jobs.settings import JobsSettings
 from ray_jobs.summary import Summary, run_in_pieces
@@ -63,9 +65,10 @@ def _run_piece(storage: Storage, settings: JobsSettings, progress: Progress) -> 
             {table: widened(schema, widening.columns(needed.get(table, ()))) for table, schema in schemas.items()}
         )
     written = _joined(parts)
-    _check(chosen, written)
+    lost = {key: reason for part in parts for key, reason in part.report["lost"].items()}
+    _check([row for row in chosen if row["key"] not in lost], written)
     published = publish.commit(base, written, positions={POSITION: reached}, now_ns=time.time_ns())
-    return _summary(published, len(chosen), parts, written), len(chosen) < len(rows)
+    return _summary(published, len(chosen) - len(lost), parts, written), len(chosen) < len(rows)
 
 
 def _table_schemas(storage: Storage, manifest: Manifest | None, rows: Sequence[Row]) -> dict[str, pa.Schema]:
@@ -74,7 +77,12 @@ def _table_schemas(storage: Storage, manifest: Manifest | None, rows: Sequence[R
     store = RawStore.open(storage)
     for row in rows:
         new = {topic["name"] for topic in row["topics"] if table_name(topic["name"]) not in schemas}
-        messages = telemetry.by_topic(store.get(segment_of(row))) if new else {}
+        if not new:
+            continue
+        try:
+            messages = telemetry.by_topic(read_indexed(store, segment_of(row))[1])
+        except SegmentLost:  # told by the task that meets it
+            continue
         schemas |= {table_name(topic): telemetry.infer_schema(messages[topic]) for topic in sorted(new)}
     return schemas
 
@@ -97,7 +105,8 @@ def load_batch(storage: Storage, schemas: Mapping[str, pa.Schema], items: Sequen
     parts: dict[str, list[Written]] = {}
     undecoded: Counter[str] = Counter()
     needed: dict[str, Needed] = {}
-    for held in _together(store, items):
+    lost: dict[str, str] = {}
+    for held in _together(store, items, lost):
         for table, messages in _tables(held).items():
             loaded = telemetry.load(schemas[table], messages)
             if loaded.undecoded:
@@ -109,16 +118,20 @@ def load_batch(storage: Storage, schemas: Mapping[str, pa.Schema], items: Sequen
             parts.setdefault(table, []).append(written)
     told = {table: [[list(path), name] for path, name in columns] for table, columns in needed.items()}
     joined = {table: Written.join(each) for table, each in parts.items()}
-    return Part(joined, {"undecoded": dict(undecoded), "needed": told})
+    return Part(joined, {"undecoded": dict(undecoded), "needed": told, "lost": lost})
 
 
-def _together(store: RawStore, items: Sequence[Item]) -> Iterator[list[Held]]:
-    """The messages of the segments, in order, in lists that memory holds."""
+def _together(store: RawStore, items: Sequence[Item], lost: dict[str, str]) -> Iterator[list[Held]]:
+    """The messages of the segments, in order, in lists that memory holds; `lost`: which cannot be read, and why."""
     held: list[Held] = []
     size = 0
     for item in items:
         segment = SegmentId(**item)
-        found = telemetry.read(segment, store.get(segment))
+        try:
+            found = telemetry.read(segment, read_indexed(store, segment)[1])
+        except SegmentLost as error:
+            lost[segment.key] = str(error)
+            continue
         held += found
         size += sum(one.bytes for one in found)
         if size >= TOGETHER_BYTES:
@@ -167,5 +180,6 @@ def _summary(published: Manifest, segments: int, parts: Sequence[Part], written:
     for part in parts:
         undecoded.update(part.report["undecoded"])
     counts: dict[str, Any] = {"segments": segments, "messages": sum(rows.values()), "undecoded": undecoded.total()}
-    notes = tuple(f"{count} messages of {topic} could not be decoded" for topic, count in sorted(undecoded.items()))
-    return Summary(NAME, CHAIN, versions=(published.n,), counts=counts, rows=rows, notes=notes)
+    notes = [f"{count} messages of {topic} could not be decoded" for topic, count in sorted(undecoded.items())]
+    notes += [reason for part in parts for reason in part.report["lost"].values()]
+    return Summary(NAME, CHAIN, versions=(published.n,), counts=counts, rows=rows, notes=tuple(notes))
