@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -40,11 +40,16 @@ class Old:
 def find_old(storage: Storage, chain: str, *, keep_days: float, now_s: float | None = None) -> Old:
     """What is older than `keep_days` and not needed."""
     limit_s = (time.time() if now_s is None else now_s) - keep_days * DAY_S
-    manifests = [versions.read(storage, chain, n) for n in versions.list_versions(storage, chain)]
+    manifests = [_outline(versions.read(storage, chain, n)) for n in versions.list_versions(storage, chain)]
     gone = [one for one in manifests[:-1] if chain in CONTINUOUS and one.created_ns < limit_s * 1e9]
     named = _named([one for one in manifests if one not in gone])
     tables = {name: _old_versions(storage, chain, name, named, limit_s=limit_s) for name in sorted(_named(manifests))}
     return Old(chain, tuple(one.n for one in gone), {name: found for name, found in tables.items() if found})
+
+
+def _outline(manifest: Manifest) -> Manifest:
+    """Without positions and facts: a week of versions is held at once, and each names every stream there ever was."""
+    return replace(manifest, positions={}, facts={})
 
 
 def remove(storage: Storage, old: Old, *, keep_days: float) -> int:

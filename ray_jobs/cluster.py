@@ -13,6 +13,7 @@ from typing import Any
 
 from dataset_catalog.errors import RowsLost
 from dataset_catalog.publish import Written
+from ray_jobs.errors import WorkFailed
 from ray_jobs.settings import JobsSettings
 
 Item = Mapping[str, Any]
@@ -90,10 +91,20 @@ def _stream(
     blocks = max(min(len(items), cpus), math.ceil(len(items) / per_task))
     numbered = [{"number": number, "item": json.dumps(item)} for number, item in enumerate(items)]
     dataset = ray.data.from_items(numbered, override_num_blocks=blocks)
-    for row in dataset.map_batches(_Task(work), batch_size=None, batch_format="pyarrow").iter_rows():
+    for row in _told(dataset.map_batches(_Task(work), batch_size=None, batch_format="pyarrow").iter_rows()):
         found = json.loads(row["part"])
         written = {name: Written(part["rows"], tuple(part["fragments"])) for name, part in found["written"].items()}
         yield found["numbers"], Part(written, found["report"])
+
+
+def _told(rows: Iterator[Any]) -> Iterator[Any]:
+    """The same rows; an error of Ray's own becomes one of ours, what the work raises stays as it is."""
+    from ray.exceptions import RayError
+
+    try:
+        yield from rows
+    except RayError as error:
+        raise WorkFailed(f"Ray could not do the work: {str(error).strip().partition(chr(10))[0]}") from error
 
 
 class _Task:

@@ -5,6 +5,7 @@ JobError
 ├── MediaError        a video segment that is not what it should be; its reason for quarantine
 ├── MessageError      a topic's messages cannot be decoded
 ├── SegmentLost       a raw object is gone from the bucket, or damaged in it, since it was indexed
+├── WorkFailed        Ray could not do the work; nothing was published
 ├── SandboxFailed     no process could be started to look into segments; nothing was published
 └── ClusterUnavailable  Ray's Jobs API is not named, does not answer, or knows no such job
 """
@@ -35,6 +36,10 @@ class SegmentLost(JobError):
 
     def __str__(self) -> str:
         return f"{self.key} is lost since it was indexed: {self.reason}"
+
+
+class WorkFailed(JobError):
+    """Ray could not do the work; nothing was published."""
 
 
 class SandboxFailed(JobError):

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dataset_catalog.topic_names import table_name
 from edge.errors import GapError, SegmentError
 from edge.segment import Topic, read_messages
 from edge.wire import GAP_TYPE, MAX_TIME_NS, MCAP_TYPE, RobotClock, SegmentId
@@ -21,7 +22,8 @@ from ray_jobs.poison import blamed_on
 from ray_jobs.sandbox import Sandbox, SandboxDied
 from ray_jobs.unpacked import MESSAGE_BYTES, check_memory, check_unpacked_size
 
-MAX_TOPIC_BYTES = 255
+MAX_TABLE_NAME = 255 - len(".lance")  # what a file system takes for its folder
+MAX_TOPICS = 1000  # of one segment: each is a table, which every later run opens
 TRIES = 2  # the first may have met a machine without memory
 MIN_PICTURE = 2  # pixels, across and down
 
@@ -142,9 +144,12 @@ def _telemetry(raw: RawObject, body: bytes) -> Row:
         start_ns, end_ns = min(start_ns, message.t_ns), max(end_ns, message.t_ns + 1)
     if not counts:
         raise SegmentError("the segment holds no message")
-    longest = max(len(topic.name.encode()) for topic in counts)
-    if longest > MAX_TOPIC_BYTES:
-        raise SegmentError(f"a topic's name has {longest} bytes, {MAX_TOPIC_BYTES} at most can name a table")
+    names = {topic.name for topic in counts}
+    if len(names) > MAX_TOPICS:
+        raise SegmentError(f"the segment has {len(names)} topics, at most {MAX_TOPICS} become tables")
+    longest = max(names, key=lambda name: len(table_name(name)))
+    if len(table_name(longest)) > MAX_TABLE_NAME:
+        raise SegmentError(f"the topic {longest[:80]}… is longer than what can name a table")
     return {"start_ns": start_ns, "end_ns": end_ns, "messages": counts.total(), "topics": _topics(counts)}
 
 

@@ -161,5 +161,14 @@ def test_a_topic_that_cannot_name_a_table_quarantines_its_segment() -> None:
     assert "can name a table" in row["reason"]
 
 
+def test_a_segment_of_more_topics_than_become_tables_is_quarantined_and_escaped_bytes_count() -> None:
+    many = [Message(Topic(f"/t{number}", "json"), T_NS, 0, b"{}") for number in range(1001)]
+    assert examine(stored(mcap(*many[1:])), index_version=1)["state"] == "ok"
+    assert "has 1001 topics" in examine(stored(mcap(*many)), index_version=1)["reason"]
+    for umlauts, state in ((41, "ok"), (42, "quarantined")):  # six bytes each in the name of the table
+        row = examine(stored(mcap(Message(Topic("/" + "ä" * umlauts, "json"), T_NS, 0, b"{}"))), index_version=1)
+        assert row["state"] == state
+
+
 def test_no_topic_is_a_table_without_a_name() -> None:
     assert table_name("/") not in ("", table_name(""), table_name("~"), table_name("/~"))
