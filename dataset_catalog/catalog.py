@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,10 @@ from dataset_catalog.dataset import Dataset
 from dataset_catalog.errors import NotFound, NoVideo, QueryError
 from dataset_catalog.found import Found, middles_of
 from dataset_catalog.pinned import PinnedSet
+from dataset_catalog.published import Published, chain_of
 from dataset_catalog.search import Wanted, find_words
 from dataset_catalog.settings import StorageSettings
-from dataset_catalog.sql import View, query, view_of
+from dataset_catalog.sql import View, query
 from dataset_catalog.storage import Storage
 from dataset_catalog.tables import contains, open_table
 from dataset_catalog.thumbnails import find_thumbnails, segment_pictures, write_sheet
@@ -81,7 +81,6 @@ SELECT n, min(key) AS key FROM asked JOIN segments
 ON segments.robot_id = asked.robot_id AND start_ns <= asked.t_ns AND end_ns > asked.t_ns
 WHERE kind = 'video' AND state = 'ok' GROUP BY n
 """
-_OPENERS = 16  # tables opened at a time
 
 
 class Catalog:
@@ -92,7 +91,7 @@ class Catalog:
 
     def __init__(self, storage: Storage, *, pinned: Mapping[str, Manifest | None] | None = None) -> None:
         self.storage = storage
-        self._pinned = dict(pinned or {})
+        self._published = Published(storage, pinned=pinned)
 
     @classmethod
     def open(cls, url: str | None = None, *, settings: StorageSettings | None = None) -> Catalog:
@@ -104,11 +103,11 @@ class Catalog:
 
     def robots(self) -> pa.Table:
         """One row a robot: recordings, segments, bytes, quarantined, gaps, start_ns, end_ns, received_ns (newest)."""
-        return query(_ROBOTS, [self._segments()])
+        return query(_ROBOTS, [self._published.segments()])
 
     def recordings(self, robot: str | None = None) -> pa.Table:
         """One row a recording, oldest first: its time range, streams, segments, bytes, quarantined segments, gaps."""
-        return query(_RECORDINGS, [self._segments()], [robot, robot])
+        return query(_RECORDINGS, [self._published.segments()], [robot, robot])
 
     def videos(
         self, robot: str | None = None, *, start: Time | None = None, end: Time | None = None, where: str | None = None
@@ -122,7 +121,7 @@ class Catalog:
         """
         start_ns, end_ns = (None if time is None else to_ns(time) for time in (start, end))
         sql = _VIDEOS.format(where=where or "true")
-        segments = overlapping(self._segments(), robot, start_ns, end_ns)
+        segments = overlapping(self._published.segments(), robot, start_ns, end_ns)
         rows = query(sql, [segments], [robot, robot, start_ns, start_ns, end_ns, end_ns])
         return Found(rows, lambda shown: self._pictures([row["key"] for row in shown]), title="videos")
 
@@ -142,7 +141,7 @@ class Catalog:
         where  an SQL predicate on these columns, such as `success AND labels['grip'] = 'firm'`
         """
         start_ns, end_ns = (None if time is None else to_ns(time) for time in (start, end))
-        found = {name: self.dataset(name) for name in self._dataset_names() if self._newest(_chain(name))}
+        found = {name: self.dataset(name) for name in self._published.datasets()}
         rows = [_with_dataset(dataset) for dataset in found.values()] or [_NO_EPISODES]
         parameters = [robot, robot, task, task, start_ns, start_ns, end_ns, end_ns]
         views = [View("episodes", pa.concat_tables(rows))]
@@ -162,7 +161,7 @@ class Catalog:
         Arrow: `.to_pandas()`, or `polars.from_arrow(…)`. `columns` are those wanted beside `robot_id` and `t_ns`.
         Raises `NotFound` for a topic or a column that there is not.
         """
-        manifest, name = self._newest(versions.TELEMETRY), table_name(topic)
+        manifest, name = self._published.newest(versions.TELEMETRY), table_name(topic)
         if manifest is None or name not in manifest.tables:
             there = sorted(map(topic_name, manifest.tables)) if manifest else []
             raise NotFound(f"no topic {topic!r} was recorded; there are {there}")
@@ -190,7 +189,7 @@ class Catalog:
         JPEG of a sharp picture from the segment's middle. Where there are more than `limit`, evenly chosen ones.
         """
         rows = self.videos(robot, start=start, end=end, where=f"state = 'ok' AND ({where or 'true'})")
-        manifest = self._newest(versions.SEGMENTS)
+        manifest = self._published.newest(versions.SEGMENTS)
         return find_thumbnails(self.storage, manifest, rows.table, limit=limit)
 
     def contact_sheet(
@@ -225,7 +224,7 @@ class Catalog:
         """
         start_ns, end_ns = (None if time is None else to_ns(time) for time in (start, end))
         wanted = Wanted(words, robot=robot, start_ns=start_ns, end_ns=end_ns, limit=limit)
-        views = [*self._others(), View("labels", self.labels())]
+        views = [*self._published.others(), View("labels", self.labels())]
         return Found(find_words(views, wanted), self._sights, title=words)
 
     def clip(self, robot: str, stream: str, start: Time, end: Time, *, recording: str | None = None) -> Clip:
@@ -241,7 +240,7 @@ class Catalog:
         if start_ns >= end_ns:
             raise QueryError(f"end must be later than start, got {start_ns} and {end_ns} ns")
         check_length(start_ns, end_ns)
-        manifest = self._newest(versions.SEGMENTS)
+        manifest = self._published.newest(versions.SEGMENTS)
         if manifest is None:
             raise NoVideo("nothing is indexed yet: run the job index_segments")
         cut = find_cut(self.storage, manifest, robot, stream, start_ns=start_ns, end_ns=end_ns, recording=recording)
@@ -259,12 +258,12 @@ class Catalog:
 
         The SQL can reach nothing but these tables. Raises `QueryError` with one sentence if it cannot be run.
         """
-        return query(sql, [self._segments(), View("labels", self.labels()), *self._others()])
+        return query(sql, [self._published.segments(), View("labels", self.labels()), *self._published.others()])
 
     def datasets(self) -> pa.Table:
         """One row a dataset: name, newest version, created_ns, and how many robots, episodes, steps it has."""
-        published = [(name, self._newest(_chain(name))) for name in self._dataset_names()]
-        rows = [_describe(Contents(self.storage, name, manifest)) for name, manifest in published if manifest]
+        published = self._published.datasets().items()
+        rows = [_describe(Contents(self.storage, name, manifest)) for name, manifest in published]
         return pa.Table.from_pylist(rows, schema=_DATASETS)
 
     def dataset(self, name: str, version: int | str | None = None, *, label_version: int | None = None) -> Dataset:
@@ -274,11 +273,11 @@ class Catalog:
 
         Raises `NotFound` for a dataset, version, tag or version of labels that has not been published.
         """
-        chain = _chain(name)
+        chain = chain_of(name)
         number = None if version is None else versions.resolve(self.storage, chain, version)
-        manifest = self._newest(chain) if number is None else self._read(chain, number)
+        manifest = self._published.newest(chain) if number is None else self._published.read(chain, number)
         if manifest is None:
-            raise NotFound(f"no dataset named {name!r}; there are {self._dataset_names()}")
+            raise NotFound(f"no dataset named {name!r}; there are {self._published.begun()}")
         return Dataset(Contents(self.storage, name, manifest, self._labels_at(label_version)))
 
     def pinned(self, source: str | Path | Mapping[str, Any]) -> Dataset:
@@ -294,16 +293,16 @@ class Catalog:
         Raises `VersionConflict` where the tag names another version: `untag` it first.
         """
         dataset = self.dataset(name, version)
-        versions.create_tag(self.storage, _chain(name), tag, dataset.version)
+        versions.create_tag(self.storage, chain_of(name), tag, dataset.version)
         return dataset.version
 
     def tags(self, name: str) -> dict[str, int]:
         """The tags of a dataset, and the version that each names."""
-        return versions.list_tags(self.storage, _chain(name))
+        return versions.list_tags(self.storage, chain_of(name))
 
     def untag(self, name: str, tag: str) -> None:
         """Take a tag away; its version stays. `NotFound` where there is no such tag."""
-        versions.delete_tag(self.storage, _chain(name), tag)
+        versions.delete_tag(self.storage, chain_of(name), tag)
 
     def label(
         self, episodes: str | Iterable[str] | Dataset, *, author: str | None = None, **values: labels.Value
@@ -330,7 +329,7 @@ class Catalog:
         if isinstance(episodes, Dataset):
             return episodes.episodes()
         ids = [episodes] if isinstance(episodes, str) else list(dict.fromkeys(episodes))
-        tables = [self.dataset(name).table("episodes") for name in self._dataset_names() if self._newest(_chain(name))]
+        tables = [self.dataset(name).table("episodes") for name in self._published.datasets()]
         found: dict[str, Any] = {}
         for table in tables:
             rows = labels.keys_of(table, contains("episode_id", ids)).to_pylist()
@@ -341,61 +340,19 @@ class Catalog:
         return pa.Table.from_pylist([found[name] for name in ids], schema=labels.KEYS)
 
     def _labels_at(self, version: int | None) -> Manifest | None:
-        if version == 0:
-            return None
-        return self._newest(versions.LABELS) if version is None else self._read(versions.LABELS, version)
+        if version is None:
+            return self._published.newest(versions.LABELS)
+        return self._published.read(versions.LABELS, version) if version else None
 
     def _pictures(self, keys: list[str | None]) -> list[bytes | None]:
-        return segment_pictures(self.storage, self._newest(versions.SEGMENTS), keys)
+        return segment_pictures(self.storage, self._published.newest(versions.SEGMENTS), keys)
 
     def _sights(self, rows: Sequence[Mapping[str, Any]]) -> list[bytes | None]:
         """What a camera of the robot saw at the time of each find."""
         asked = pa.table({name: [row[name] for row in rows] for name in ("robot_id", "t_ns")} | {"n": range(len(rows))})
-        found = query(_SIGHTS, [self._segments(), View("asked", asked)])
+        found = query(_SIGHTS, [self._published.segments(), View("asked", asked)])
         key = dict(zip(found["n"].to_pylist(), found["key"].to_pylist(), strict=True))
         return self._pictures([key.get(number) for number in range(len(rows))])
-
-    def _segments(self) -> View:
-        manifest = self._newest(versions.SEGMENTS)
-        if manifest is None:
-            return view_of(schema.SEGMENTS.empty_table(), "segments")
-        return self._view(versions.SEGMENTS, manifest, "segments")
-
-    def _others(self) -> list[View]:
-        """A view for every published table but `segments`; on S3 each takes a few round trips, so many at a time."""
-        chains = [versions.TELEMETRY, *(_chain(name) for name in self._dataset_names())]
-        with ThreadPoolExecutor(_OPENERS) as pool:
-            manifests = pool.map(self._newest, chains)
-            published = [
-                (chain, manifest, table)
-                for chain, manifest in zip(chains, manifests, strict=True)
-                if manifest
-                for table in sorted(manifest.tables)
-            ]
-            return list(pool.map(lambda table: self._view(*table), published))
-
-    def _newest(self, chain: str) -> Manifest | None:
-        if chain in self._pinned:
-            return self._pinned[chain]
-        with self.storage.reaching():
-            return versions.newest(self.storage, chain)
-
-    def _read(self, chain: str, n: int) -> Manifest:
-        with self.storage.reaching():
-            return versions.read(self.storage, chain, n)
-
-    def _view(self, chain: str, manifest: Manifest, table: str) -> View:
-        lake = open_table(self.storage, chain, manifest, table)
-        return view_of(lake, table, schema="main" if chain == versions.SEGMENTS else chain.rsplit("/", 1)[-1])
-
-    def _dataset_names(self) -> list[str]:
-        folder = self.storage.path(versions.DATASETS)
-        with self.storage.reaching():
-            try:
-                paths = self.storage.filesystem().ls(folder, detail=False)
-            except FileNotFoundError:
-                return []
-        return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in paths)
 
 
 def _describe(contents: Contents) -> dict[str, object]:
@@ -408,10 +365,6 @@ def _describe(contents: Contents) -> dict[str, object]:
         "steps": sum(contents.episodes["steps"].to_pylist()),
         "cameras": contents.camera_names,
     }
-
-
-def _chain(name: str) -> str:
-    return f"{versions.DATASETS}/{name}"
 
 
 def _with_dataset(dataset: Dataset) -> pa.Table:
