@@ -27,6 +27,7 @@ from tests.faults.campaign import is_soak, trials
 from tests.faults.hostile_media import Hostile
 from tests.ray_jobs.conftest import Robot
 from tests.ray_jobs.conftest import jobs as jobs
+from tests.ray_jobs.conftest import ray_address as ray_address
 from tests.ray_jobs.conftest import robot as robot
 from tests.ray_jobs.conftest import s3_lake as s3_lake
 

@@ -17,6 +17,7 @@ from ray_jobs.settings import JobsSettings
 from tests.faults.campaign import is_soak
 from tests.faults.disordered_fleet import Device, devices, upload
 from tests.ray_jobs.conftest import jobs as jobs
+from tests.ray_jobs.conftest import ray_address as ray_address
 from tests.ray_jobs.conftest import s3_lake as s3_lake
 
 DEVICES, SEGMENTS = (200, 30) if is_soak() else (12, 12)
