@@ -59,9 +59,13 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+SOAKED := tests/edge/test_journal.py tests/edge/test_spool.py tests/edge/test_damage.py \
+	tests/ingest_serve/test_revocations.py tests/dataset_catalog/test_distributed.py \
+	tests/end_to_end/test_train_ray.py tests/end_to_end/test_demo.py
+
 # The fault campaigns of the tests with all their trials: hours. FLEETFEED_SEED=n replays one; ARGS names tests.
 soak: install
-	FLEETFEED_SOAK=1 $(BIN)/pytest -s --timeout 0 $(or $(ARGS),tests/faults tests/edge/test_journal.py tests/edge/test_spool.py tests/ingest_serve/test_revocations.py tests/dataset_catalog/test_distributed.py tests/end_to_end/test_train_ray.py)
+	FLEETFEED_SOAK=1 $(BIN)/pytest -s --timeout 0 $(or $(ARGS),tests/faults $(SOAKED))
 
 clean:
 	-$(BIN)/fleetfeed down

@@ -20,6 +20,7 @@ from fleetfeed.demo.errors import DemoFailed
 from fleetfeed.demo.fleet import DemoRobot
 from fleetfeed.demo.work import let_in, run_jobs, running_stack, storage_of
 from fleetfeed.settings import StackSettings
+from fleetfeed.stack import StackInfo
 
 SPEC = "g1"  # it comes with ray_jobs
 DATASET, CAMERA = "g1", "cam_high"
@@ -48,28 +49,33 @@ class Compared:
 def run(settings: StackSettings, *, data: Path, keep: bool) -> None:
     """Send everything under `data` (g1/, rosbag2/) and prove it; `DemoFailed` names what is not equal."""
     source = LeRobotDataset.open(data / "g1")
+    folder = settings.run_dir / "demo" / time.strftime("real-%Y%m%d-%H%M%S")
+    with running_stack(settings, keep=keep) as info:
+        send_and_compare(info, source, bags=data / "rosbag2", folder=folder)
+
+
+def send_and_compare(info: StackInfo, source: LeRobotDataset, *, bags: Path, folder: Path) -> None:
+    """The same on a stack that runs, by robots that live in `folder`."""
     episodes = source.episodes()
     halves = {ENCODED: episodes[: len(episodes) // 2], COPIED: episodes[len(episodes) // 2 :]}
-    folder = settings.run_dir / "demo" / time.strftime("real-%Y%m%d-%H%M%S")
     robots = {name: DemoRobot(name, folder / "robots" / name, os.environ) for name in (ENCODED, COPIED, BAGS)}
-    with running_stack(settings, keep=keep) as info:
-        storage = storage_of(info)
-        let_in(list(robots.values()), info, storage)
-        with screen.step("Play the G1 episodes and adopt the bags, as robots do") as progress:
-            for name, video in ((ENCODED, "encode"), (COPIED, "copy")):
-                bar = progress.add_task(name, total=None, said=f"episodes {halves[name]}, video {video}")
-                chosen = ",".join(map(str, halves[name]))
-                words = ("--episodes", chosen, "--video", video, "--speed", "0")
-                robots[name].edge("replay-lerobot", str(source.folder), *words, url=info.http_url)
-                progress.update(bar, total=1, completed=1)
-            robots[BAGS].edge("adopt", str(data / "rosbag2"), url=info.http_url)
-        with screen.step("Run the three jobs on Ray") as progress:
-            run_jobs(info, SPEC, progress)
-        with screen.step("Compare with the files"):
-            catalog = Catalog(storage)
-            compared = [one for name in halves for one in _compare(catalog, source, name, halves[name])]
-            bags = _compare_bags(catalog, data / "rosbag2")
-    _report(compared, bags)
+    storage = storage_of(info)
+    let_in(list(robots.values()), info, storage)
+    with screen.step("Play the G1 episodes and adopt the bags, as robots do") as progress:
+        for name, video in ((ENCODED, "encode"), (COPIED, "copy")):
+            bar = progress.add_task(name, total=None, said=f"episodes {halves[name]}, video {video}")
+            chosen = ",".join(map(str, halves[name]))
+            words = ("--episodes", chosen, "--video", video, "--speed", "0")
+            robots[name].edge("replay-lerobot", str(source.folder), *words, url=info.http_url)
+            progress.update(bar, total=1, completed=1)
+        robots[BAGS].edge("adopt", str(bags), url=info.http_url)
+    with screen.step("Run the three jobs on Ray") as progress:
+        run_jobs(info, SPEC, progress)
+    with screen.step("Compare with the files"):
+        catalog = Catalog(storage)
+        compared = [one for name in halves for one in _compare(catalog, source, name, halves[name])]
+        counted = _compare_bags(catalog, bags)
+    _report(compared, counted)
 
 
 def _compare(catalog: Catalog, source: LeRobotDataset, robot: str, episodes: list[int]) -> list[Compared]:

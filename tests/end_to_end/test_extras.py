@@ -16,18 +16,25 @@ CASES = {
 }
 
 
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (built,) = folder.glob("fleetfeed-*.whl")
+    return built
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("extra", CASES)
-def test_an_extra_brings_what_its_package_needs_and_nothing_heavy(extra: str, tmp_path: Path) -> None:
+def test_an_extra_brings_what_its_package_needs_and_nothing_heavy(extra: str, wheel: Path, tmp_path: Path) -> None:
     statement, forbidden = CASES[extra]
-    venv.create(tmp_path / "venv", with_pip=True)
+    venv.create(tmp_path / "venv", with_pip=False)
     python = str(tmp_path / "venv" / "bin" / "python")
-    wheel = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
-    subprocess.run(wheel, check=True, capture_output=True)
-    (built,) = tmp_path.glob("fleetfeed-*.whl")
     pinned = ["--constraint", str(ROOT / "constraints.txt")]
-    install = ["-m", "pip", "install", "--quiet", "--no-compile", *pinned, f"{built}[{extra}]"]
-    subprocess.run([python, *install], check=True, capture_output=True)
+    pip = [sys.executable, "-m", "pip", "--python", python]
+    install = [*pip, "install", "--quiet", "--no-compile", *pinned, f"{wheel}[{extra}]"]
+    subprocess.run(install, check=True, capture_output=True)
 
     subprocess.run([python, "-c", statement], check=True, cwd=tmp_path)
     found = subprocess.run(
