@@ -135,7 +135,7 @@ def _valid_values(dataset: Dataset, spec: WindowSpec) -> Iterator[NDArray[np.flo
     windows = np.linspace(0, len(dataset) - 1, count).round().astype(np.int64)
     for first in range(0, count, _AT_ONCE):
         places = dataset.selection.locate(windows[first : first + _AT_ONCE])
-        (got,) = gather_columns(spec, visits(places, reader), len(places)).values()
+        (got,) = gather_columns(spec, visits(places, reader)).values()
         yield got.values[got.valid]
 
 

@@ -10,12 +10,15 @@ Times are int64 nanoseconds, ascending. What is taken is fixed to the bit:
   (w x y z). At the very time of a value both give that value, bit for bit, as `nearest` and `previous` always do.
 
 Nothing is extrapolated: outside the series `previous`, `linear` and `slerp` give the edge value, marked invalid.
+
+Several series can be read at once, one behind the other in `times` and `values`: `Parts` says which of them each asked
+time is of. What comes out is what each series gives by itself.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,10 +43,23 @@ class Sampled:
     valid: NDArray[np.bool_]
 
 
+class Parts(NamedTuple):
+    """Of each asked time (m,) the series that it is read from: `times[first:end]`, ascending and not empty."""
+
+    first: NDArray[np.int64]
+    end: NDArray[np.int64]
+
+
 def sample(
-    policy: Policy, times: NDArray[np.int64], values: NDArray[np.float32], at: NDArray[np.int64], *, tolerance_ns: int
+    policy: Policy,
+    times: NDArray[np.int64],
+    values: NDArray[np.float32],
+    at: NDArray[np.int64],
+    *,
+    tolerance_ns: int,
+    parts: Parts | None = None,
 ) -> Sampled:
-    """The series `times` (n,) → `values` (n, d) read at the times `at` (m,), in any order.
+    """The series `times` (n,) → `values` (n, d) read at the times `at` (m,), in any order; or its `parts`.
 
     A value is valid when it is at most `tolerance_ns` away; linear and slerp want both neighbours that near.
     Raises `ValueError` for an unknown policy, a negative tolerance, or shapes that do not fit.
@@ -53,36 +69,63 @@ def sample(
         empty = np.zeros(len(at), np.int64)
         return Sampled(np.zeros((len(at), values.shape[1]), np.float32), empty, empty.astype(bool))
     if policy == "nearest":
-        index = nearest_index(times, at)
+        index = nearest_index(times, at, parts=parts)
         age = at - times.take(index)
         return Sampled(values.take(index, axis=0), age, np.abs(age) <= tolerance_ns)
     if policy == "previous":
-        index = previous_index(times, at)
+        index = previous_index(times, at, parts=parts)
         age = at - times.take(index)
         return Sampled(values.take(index, axis=0), age, (age >= 0) & (age <= tolerance_ns))
-    return _between(policy, times, values, at, tolerance_ns)
+    return _between(policy, times, values, at, tolerance_ns, parts)
 
 
-def nearest_index(times: NDArray[np.int64], at: NDArray[np.int64]) -> NDArray[np.int64]:
+def nearest_index(times: NDArray[np.int64], at: NDArray[np.int64], *, parts: Parts | None = None) -> NDArray[np.int64]:
     """Index (m,) of the time closest to each of `at`; a tie goes to the earlier. `times` must not be empty."""
-    after = times.searchsorted(at)
-    since, until = at - times.take(after - 1, mode="clip"), np.abs(times.take(after, mode="clip") - at)
+    first, last = _edges(times, parts)
+    after = _search(times, at, parts)
+    before, after = np.maximum(after - 1, first), np.minimum(after, last)
+    since, until = at - times.take(before), np.abs(times.take(after) - at)
     # the earlier one may be the last of several equal times: go back to the first of them
-    index: NDArray[np.int64] = times.searchsorted(times.take(after - (since <= until), mode="clip"))
-    return index
+    return _search(times, times.take(np.where(since <= until, before, after)), parts)
 
 
-def previous_index(times: NDArray[np.int64], at: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Index (m,) of the last time at or before each of `at`; 0 where there is none. `times` must not be empty."""
-    return np.maximum(times.searchsorted(at, side="right") - 1, 0)
+def previous_index(times: NDArray[np.int64], at: NDArray[np.int64], *, parts: Parts | None = None) -> NDArray[np.int64]:
+    """Index (m,) of the last time at or before each of `at`; the first where there is none. `times` must not be
+    empty."""
+    return np.maximum(_search(times, at, parts, side="right") - 1, _edges(times, parts)[0])
+
+
+def _edges(times: NDArray[np.int64], parts: Parts | None) -> tuple[Any, Any]:
+    """The first and the last index that an asked time may be given."""
+    return (0, len(times) - 1) if parts is None else (parts.first, parts.end - 1)
+
+
+def _search(
+    times: NDArray[np.int64], at: NDArray[np.int64], parts: Parts | None, side: Literal["left", "right"] = "left"
+) -> NDArray[np.int64]:
+    """`times.searchsorted`; in parts by halving all of them together, as often as the longest needs."""
+    if parts is None:
+        return times.searchsorted(at, side=side)
+    low, high = parts
+    is_before = np.less if side == "left" else np.less_equal
+    for _ in range(int((high - low).max(initial=0)).bit_length()):
+        middle = (low + high) >> 1  # at the end both are the same, and may lie behind the last time
+        go_on = is_before(times.take(middle, mode="clip"), at) & (middle < high)
+        low, high = np.where(go_on, middle + 1, low), np.where(go_on, high, middle)
+    return low
 
 
 def _between(
-    policy: Policy, times: NDArray[np.int64], values: NDArray[np.float32], at: NDArray[np.int64], tolerance_ns: int
+    policy: Policy,
+    times: NDArray[np.int64],
+    values: NDArray[np.float32],
+    at: NDArray[np.int64],
+    tolerance_ns: int,
+    parts: Parts | None,
 ) -> Sampled:
-    before = previous_index(times, at)
+    before = previous_index(times, at, parts=parts)
     age = at - times[before]
-    after = np.where(age <= 0, before, np.minimum(before + 1, len(times) - 1))
+    after = np.where(age <= 0, before, np.minimum(before + 1, _edges(times, parts)[1]))
     ahead = times[after] - at
     gap = times[after] - times[before]
     weight = np.divide(age, gap, out=np.zeros(len(at)), where=gap > 0)

@@ -17,7 +17,7 @@ from dataset_catalog.block_order import BlockShuffled
 from dataset_catalog.decoders import check_name, decoder
 from dataset_catalog.episodes import EpisodeReader
 from dataset_catalog.frames import FrameReader, Places
-from dataset_catalog.gather import Place, Visit, find_frames, gather_columns, visits
+from dataset_catalog.gather import Place, Visits, find_frames, gather_columns, visits
 from dataset_catalog.gop_bytes import open_packets
 from dataset_catalog.names import rename
 from dataset_catalog.normalize import Normalizer
@@ -124,7 +124,7 @@ class Windows:
     ) -> Batch:
         """The windows of these (episode id, step), in this order; `NotFound` for a place that is not selected."""
         visited, count = visits(places, self._episodes), len(places)
-        batch = self._columns(visited, count) | self._images(visited, count, pool)
+        batch = self._columns(visited) | self._images(visited, pool)
         layout.pad(batch, self.spec, count)
         layout.squeeze(batch, self.spec)
         rename(batch, layout.entries(self.spec), self.spec.naming)
@@ -204,7 +204,7 @@ class Windows:
     def gops(self, windows: NDArray[np.int64]) -> set[int]:
         """Row ids of the GOPs that hold the pictures of these windows."""
         visited = visits(self.dataset.selection.locate(windows), self._episodes)
-        sights = [find_frames(camera, visited, len(windows)).frames for camera in self.spec.cameras]
+        sights = [find_frames(camera, visited).frames for camera in self.spec.cameras]
         return {frame[0].row for frames in sights for row in frames for frame in row if frame}
 
     @cached_property
@@ -228,17 +228,17 @@ class Windows:
         own, share = decoder(self.decoder), self.frame_bytes // max(1, len(fits))
         return {fit: FrameReader(packets, size=size, fit=fit, max_bytes=share, decoder=own) for fit in fits}
 
-    def _columns(self, visited: list[Visit], count: int) -> Batch:
+    def _columns(self, visited: Visits) -> Batch:
         batch: Batch = {}
-        gathered = gather_columns(self.spec, visited, count)
+        gathered = gather_columns(self.spec, visited)
         for column in self.spec.columns:
             name, (values, valid, age_ns) = column.name, gathered[column.name]
             batch |= {name: values, f"{name}_age_ns": age_ns}
             batch |= {f"{name}_is_pad": ~valid} if column.is_action else {f"{name}_mask": valid}
         return batch
 
-    def _images(self, visited: list[Visit], count: int, pool: Executor | None) -> Batch:
-        sights = {camera: find_frames(camera, visited, count) for camera in self.spec.cameras}
+    def _images(self, visited: Visits, pool: Executor | None) -> Batch:
+        sights = {camera: find_frames(camera, visited) for camera in self.spec.cameras}
         places = {fit: Places(self._memory) for fit in self._frames}
         batch: Batch = {}
         for camera, (frames, valid, age_ns) in sights.items():
@@ -248,12 +248,11 @@ class Windows:
             reader.fill(places[fit], pool=pool)
         return batch
 
-    def _about(self, visited: list[Visit], places: Sequence[Place]) -> Batch:
+    def _about(self, visited: Visits, places: Sequence[Place]) -> Batch:
         """What a batch holds besides columns and cameras."""
         t_ns = np.empty(len(places), np.int64)
-        for visit in visited:
-            t_ns[visit.rows] = visit.episode.t_ns[visit.steps]
-        task_of = {visit.episode.episode_id: visit.episode.task for visit in visited}
+        t_ns[visited.rows] = visited.now_ns
+        task_of = {episode.episode_id: episode.task for episode in visited.episodes}
         tasks = [task_of[name] for name, _ in places]
         return {
             "task": tasks,

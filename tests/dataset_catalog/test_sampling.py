@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_catalog.sampling import Sampled, nearest_index, previous_index, sample
+from dataset_catalog.sampling import POLICIES, Parts, Policy, Sampled, nearest_index, previous_index, sample
 
 TIMES = st.lists(st.integers(0, 60), min_size=1, max_size=12).map(sorted)
 ASKED = st.lists(st.integers(-20, 80), min_size=1, max_size=12)
@@ -81,6 +81,29 @@ def test_linear_lies_on_the_line_and_wants_both_neighbours_near(
         after = min(x for x in times if x >= asked)
         assert got.valid[j] == (asked - before <= tolerance and after - asked <= tolerance)
         assert got.age_ns[j] == asked - before
+
+
+@given(st.lists(st.tuples(TIMES, ASKED), min_size=1, max_size=4), st.sampled_from(POLICIES), TOLERANCE)
+def test_series_read_at_once_give_what_each_gives_by_itself(
+    asked: list[tuple[list[int], list[int]]], policy: Policy, tolerance: int
+) -> None:
+    several = [series(times, size=4) for times, _ in asked]
+    single = [
+        sample(policy, t, values, np.array(at), tolerance_ns=tolerance)
+        for (t, values), (_, at) in zip(several, asked, strict=True)
+    ]
+    counts, ends = [len(at) for _, at in asked], np.cumsum([len(times) for times, _ in asked])
+    firsts = ends - [len(times) for times, _ in asked]
+    together = sample(
+        policy,
+        np.concatenate([t for t, _ in several]),
+        np.concatenate([values for _, values in several]),
+        np.concatenate([at for _, at in asked]),
+        tolerance_ns=tolerance,
+        parts=Parts(np.repeat(firsts, counts), np.repeat(ends, counts)),
+    )
+    for name in ("values", "age_ns", "valid"):
+        assert getattr(together, name).tobytes() == np.concatenate([getattr(one, name) for one in single]).tobytes()
 
 
 @pytest.mark.parametrize("policy", ["nearest", "previous", "linear"])

@@ -132,7 +132,7 @@ def test_every_frame_is_bit_for_bit_the_films_before_colour_and_equal_after(
 ) -> None:
     windows = g1.windows({CAMERA: 0.0}, rendition="original")
     for name, places in by_episode(windows):
-        sights = find_frames(windows.spec.cameras[0], visits(places, windows._episodes), len(places))
+        sights = find_frames(windows.spec.cameras[0], visits(places, windows._episodes))
         gops = {frame[0] for (frame,) in sights.frames if frame}
         decoded = {gop: decode_gop(gop.codec, gop.extradata, payload) for gop, payload in packets(g1, gops)}
         for step, frame in files[name].frames():
