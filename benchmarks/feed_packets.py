@@ -15,8 +15,9 @@ FPS = 30
 DOF = 26  # of a G1 with hands
 HORIZON = 16
 SIZE = 224
-ORIGINAL, JPEG, LEROBOT = "original", "jpeg", "lerobot"  # 640×480, 224×224, 640×480
-FORMS = (ORIGINAL, JPEG, LEROBOT)
+ORIGINAL, PAIRS, LEROBOT = "original", "h264-g2", "lerobot"  # 640×480
+JPEG = "jpeg"  # 224×224
+FORMS = (ORIGINAL, JPEG, LEROBOT, PAIRS)
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ class Footage:
         self._body(form, episode).write_bytes(b"".join(packets))
         np.save(self._sizes(form, episode), np.array([len(one) for one in packets], np.int32))
 
-    def has(self, episode: int) -> bool:
-        return all(self._sizes(form, episode).exists() for form in FORMS)
+    def lacks(self, episode: int) -> list[str]:
+        """The forms that are not there yet."""
+        return [form for form in FORMS if not self._sizes(form, episode).exists()]
 
     def payload_bytes(self, form: str) -> int:
         return sum(self._body(form, episode).stat().st_size for episode in range(self.episodes))

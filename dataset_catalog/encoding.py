@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from dataset_catalog.errors import WindowError
 from dataset_catalog.fit import FITS, Fit, Size, paste
-from dataset_catalog.video import to_planes, to_rgb
+from dataset_catalog.video import to_planes
 
 Codec = Literal["h264-g10", "h264-g2", "jpeg"]
 CODECS: tuple[Codec, ...] = get_args(Codec)
@@ -67,14 +67,14 @@ class Encoding:
         return _GOP_FRAMES[self.codec]
 
     def fitted(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """A frame as it is encoded, whatever the codec: 4:2:0, scaled by area."""
-        even = 0 if self.is_jpeg else 1
+        """A frame as its encoder takes it, scaled by area in one pass: RGB for JPEG, else 4:2:0."""
+        format_, even = ("rgb24", 0) if self.is_jpeg else ("yuv420p", 1)
         height, width = self.size or (frame.height & ~even, frame.width & ~even)
         if self.size and self.fit != "stretch":
             frame = av.VideoFrame.from_ndarray(self._placed(frame), format="rgb24")
-        if (frame.format.name, frame.height, frame.width) == ("yuv420p", height, width):
+        if (frame.format.name, frame.height, frame.width) == (format_, height, width):
             return frame
-        return frame.reformat(width=width, height=height, format="yuv420p", interpolation="AREA", threads=1)
+        return frame.reformat(width=width, height=height, format=format_, interpolation="AREA", threads=1)
 
     def _placed(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         """A frame cut or bordered: (height, width, 3) RGB uint8."""
@@ -85,8 +85,8 @@ class Encoding:
 
     def jpeg(self, frame: av.VideoFrame) -> bytes:
         """A fitted frame as JPEG."""
-        encoded = simplejpeg.encode_jpeg(to_rgb(frame), quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="420")
-        return bytes(encoded)
+        pixels = frame.to_ndarray()
+        return bytes(simplejpeg.encode_jpeg(pixels, JPEG_QUALITY, colorspace="RGB", colorsubsampling="420"))
 
     def h264(self, frame: av.VideoFrame) -> Any:
         """An encoder for frames like this fitted one, of one thread: the same frames give the same bytes."""

@@ -6,8 +6,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import av
+import cv2
 import numpy as np
 import pytest
+import simplejpeg
 
 from dataset_catalog import materialize, versions
 from dataset_catalog.catalog import Catalog
@@ -49,6 +52,23 @@ def test_a_rendition_is_a_new_version_that_shows_the_same_pictures(lake: Catalog
     shifted = np.roll(gray(expected["head"]), 1, axis=0)
     assert psnr(gray(found["head"]), shifted) < 25
     assert (before.windows(spec, image_size=(36, 44)).at(places)["head"] == expected["head"]).all()
+
+
+def test_a_jpeg_is_made_of_the_picture_scaled_to_rgb_in_one_pass() -> None:
+    noise = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8), (0, 0), 3.0)
+    frame = av.VideoFrame.from_ndarray(noise, format="rgb24").reformat(format="yuv420p")
+    encoding = Encoding("jpeg", (36, 44))
+    scaled = frame.reformat(44, 36, "rgb24", interpolation="AREA").to_ndarray()
+    expected = simplejpeg.encode_jpeg(scaled, 90, colorspace="RGB", colorsubsampling="420")
+    assert encoding.jpeg(encoding.fitted(frame)) == expected
+
+
+@pytest.mark.parametrize("codec", ["h264-g10", "jpeg"])
+def test_how_near_a_rendition_is_to_its_source_is_told(lake: Catalog, codec: Any) -> None:
+    here = materialize.newest_of(lake.dataset("pick"))
+    made = materialize.materialize(here, Encoding(codec, (36, 44)), ["e0", "e1"], progress=lambda done, of: None)
+    assert (made.videos, made.fidelity.frames) == (2, 65)
+    assert 36 < made.fidelity.psnr_db < 60
 
 
 def gray(images: np.ndarray) -> np.ndarray:
