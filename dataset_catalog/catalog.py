@@ -21,6 +21,7 @@ from dataset_catalog.dataset import Dataset
 from dataset_catalog.errors import NotFound, NoVideo, QueryError
 from dataset_catalog.found import Found, middles_of
 from dataset_catalog.pinned import PinnedSet
+from dataset_catalog.predicate import bracketed
 from dataset_catalog.published import Published, chain_of
 from dataset_catalog.search import Wanted, find_words
 from dataset_catalog.settings import StorageSettings
@@ -49,7 +50,7 @@ GROUP BY robot_id, recording_id ORDER BY robot_id, start_ns, recording_id
 """
 _VIDEOS = """
 SELECT * FROM segments WHERE kind = 'video' AND state <> 'gap' AND (? IS NULL OR robot_id = ?)
-AND (? IS NULL OR end_ns > ?) AND (? IS NULL OR start_ns < ?) AND ({where}) ORDER BY robot_id, start_ns, stream, seq
+AND (? IS NULL OR end_ns > ?) AND (? IS NULL OR start_ns < ?) AND {where} ORDER BY robot_id, start_ns, stream, seq
 """
 _DATASETS = pa.schema(
     [
@@ -65,7 +66,7 @@ _DATASETS = pa.schema(
 _EPISODES = """
 SELECT dataset, version, * EXCLUDE (dataset, version) FROM episodes
 WHERE (? IS NULL OR robot_id = ?) AND (? IS NULL OR task = ?) AND (? IS NULL OR end_ns > ?)
-AND (? IS NULL OR start_ns < ?) AND ({where}) ORDER BY robot_id, start_ns, dataset, episode_id
+AND (? IS NULL OR start_ns < ?) AND {where} ORDER BY robot_id, start_ns, dataset, episode_id
 """
 _EPISODE_COLUMNS = [name for name in schema.EPISODES.names if name not in LONG] + ["labels"]
 _NO_EPISODES = pa.schema(
@@ -120,7 +121,7 @@ class Catalog:
         Raises `QueryError` for a predicate that cannot be run.
         """
         start_ns, end_ns = (None if time is None else to_ns(time) for time in (start, end))
-        sql = _VIDEOS.format(where=where or "true")
+        sql = _VIDEOS.format(where=bracketed(where or "true"))
         segments = overlapping(self._published.segments(), robot, start_ns, end_ns)
         rows = query(sql, [segments], [robot, robot, start_ns, start_ns, end_ns, end_ns])
         return Found(rows, lambda shown: self._pictures([row["key"] for row in shown]), title="videos")
@@ -145,7 +146,9 @@ class Catalog:
         rows = [_with_dataset(dataset) for dataset in found.values()] or [_NO_EPISODES]
         parameters = [robot, robot, task, task, start_ns, start_ns, end_ns, end_ns]
         views = [View("episodes", pa.concat_tables(rows))]
-        return Found(query(_EPISODES.format(where=where or "true"), views, parameters), middles_of(found.__getitem__))
+        return Found(
+            query(_EPISODES.format(where=bracketed(where or "true")), views, parameters), middles_of(found.__getitem__)
+        )
 
     def telemetry(
         self,
@@ -188,7 +191,7 @@ class Catalog:
         """What `videos` finds, as pictures: robot_id, recording_id, stream, seq, start_ns, end_ns and `thumbnail`, a
         JPEG of a sharp picture from the segment's middle. Where there are more than `limit`, evenly chosen ones.
         """
-        rows = self.videos(robot, start=start, end=end, where=f"state = 'ok' AND ({where or 'true'})")
+        rows = self.videos(robot, start=start, end=end, where=f"state = 'ok' AND {bracketed(where or 'true')}")
         manifest = self._published.newest(versions.SEGMENTS)
         return find_thumbnails(self.storage, manifest, rows.table, limit=limit)
 

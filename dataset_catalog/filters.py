@@ -9,16 +9,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataset_catalog.errors import QueryError
+from dataset_catalog.predicate import bracketed
 from dataset_catalog.selection import Selection
 from dataset_catalog.sql import View, query
 from dataset_catalog.tables import contains
 
-_EPISODES = "SELECT episode_id, 0::BIGINT AS first, steps AS stop FROM episodes WHERE ({where})"
+_EPISODES = "SELECT episode_id, 0::BIGINT AS first, steps AS stop FROM episodes WHERE {where}"
 _STEPS = """
 WITH described AS (SELECT steps.*, task, success, notes, labels, start_ns, end_ns
                    FROM steps JOIN episodes USING (episode_id)),
 kept AS (SELECT episode_id, step, step - row_number() OVER (PARTITION BY episode_id ORDER BY step) AS run
-         FROM described WHERE ({where}))
+         FROM described WHERE {where})
 SELECT episode_id, min(step) AS first, max(step) + 1 AS stop FROM kept
 GROUP BY episode_id, run ORDER BY episode_id, first
 """
@@ -29,7 +30,7 @@ def matching(where: str, *, episodes: pa.Table, steps: Any) -> Selection:
 
     `steps` is a LanceDataset or a table; it is read only if it must be. Raises `QueryError`.
     """
-    described = View("episodes", episodes)
+    where, described = bracketed(where), View("episodes", episodes)
     try:
         rows = query(_EPISODES.format(where=where), [described])
     except QueryError:

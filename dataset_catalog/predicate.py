@@ -1,4 +1,4 @@
-"""Which SQL predicates a stranger may have a server evaluate: expressions on one row whose cost their length bounds.
+"""What stands in our WHERE: one expression, whoever asks; of a stranger one on a row, whose cost its length bounds.
 
 DuckDB's limits of memory and time do not reach everything (`range(10**9)` is computed while the query is planned), so
 a predicate is parsed and every part of it must be known here. Subqueries, windows and lambdas are not.
@@ -48,13 +48,29 @@ def check_predicate(where: str) -> None:
     if sum(map(where.count, "([{")) > MAX_OPEN:  # the parser's time grows with a power of them
         raise QueryError(f"a predicate has at most {MAX_OPEN} opening brackets")
     try:
-        node = _parsed(where)
-        rest = {name: node[name] for name in ("modifiers", "where_clause", "group_expressions", "having", "qualify")}
-        if any(rest.values()) or node["from_table"]["type"] != "EMPTY" or len(node["select_list"]) != 1:
-            raise QueryError("a predicate is one expression")
-        _check(node["select_list"])
+        _check(_expression(where))
     except RecursionError as error:
         raise QueryError("the predicate is nested too deeply") from error
+
+
+def bracketed(where: str) -> str:
+    """The predicate as it can stand in SQL of ours: no comment in it swallows what follows, nothing binds outside.
+
+    It is one expression between one pair of brackets, or a `QueryError`: what closes that pair is within another.
+    """
+    _expression(where)
+    return f"((\n{where}\n))"
+
+
+def _expression(where: str) -> list[Any]:
+    if not where.strip():
+        raise QueryError("a predicate is one expression, got none")
+    node = _parsed(where)
+    rest = {name: node[name] for name in ("modifiers", "where_clause", "group_expressions", "having", "qualify")}
+    if any(rest.values()) or node["from_table"]["type"] != "EMPTY" or len(node["select_list"]) != 1:
+        raise QueryError("a predicate is one expression")
+    found: list[Any] = node["select_list"]
+    return found
 
 
 def _parsed(where: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dataset_catalog.predicate import check_predicate
+from dataset_catalog.predicate import bracketed, check_predicate
 from dataset_catalog.sql import Bounds, query, view_of
 from dataset_catalog.storage import Storage
 from dataset_catalog.tables import open_table
@@ -19,8 +19,7 @@ SELECT * EXCLUDE (gops) FROM segments WHERE kind = 'video' AND state <> 'gap'
 AND (?::VARCHAR IS NULL OR robot_id = ?) AND (?::VARCHAR IS NULL OR stream = ?)
 AND (?::BIGINT IS NULL OR end_ns > ?) AND (?::BIGINT IS NULL OR start_ns < ?)
 AND (? OR (robot_id, start_ns, stream, recording_id, seq) > (?, ?, ?, ?, ?))
-AND ({where}
-) ORDER BY robot_id, start_ns, stream, recording_id, seq LIMIT ?
+AND {where} ORDER BY robot_id, start_ns, stream, recording_id, seq LIMIT ?
 """
 _FROM_THE_START: Place = ("", 0, "", "", 0)
 
@@ -48,7 +47,7 @@ def find_page(
     given = (search.robot, search.stream, search.start_ns, search.end_ns)
     parameters = [value for value in given for _ in range(2)]
     parameters += [after is None, *(after or _FROM_THE_START), limit + 1]
-    found = query(_PAGE.format(where=search.where or "true"), [segments], parameters, bounds=bounds)
+    found = query(_PAGE.format(where=bracketed(search.where or "true")), [segments], parameters, bounds=bounds)
     rows: list[dict[str, Any]] = found.slice(0, limit).to_pylist()
     return rows, _place(rows[-1]) if found.num_rows > limit else None
 

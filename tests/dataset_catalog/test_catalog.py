@@ -114,6 +114,8 @@ def test_a_predicate_cannot_leave_its_place(lake: Any) -> None:
     ):
         with pytest.raises(QueryError):
             lake.catalog.videos(where=where)
+    assert len(lake.catalog.videos("nobody", where="true) OR (true")) == 0
+    assert len(lake.catalog.videos(where="true -- all of them")) == len(lake.catalog.videos())
 
 
 def test_an_empty_lake_has_empty_tables_with_the_right_columns(empty: Catalog, lake: Any) -> None:

@@ -74,6 +74,21 @@ def test_names_that_are_not_there_and_predicates_that_do_not_run_are_errors(pick
         pick.select(where="nosuch > 1")
 
 
+def test_a_predicate_is_one_expression_whatever_closes_or_follows_it(pick: Dataset) -> None:
+    for where in (
+        "true) UNION ALL SELECT 'e0', 0, 99999 WHERE (true",
+        "false)) OR ((true",
+        "true) --",
+        "true; SELECT 1",
+        "true FROM steps",
+        "",
+    ):
+        with pytest.raises(QueryError, match="predicate"):
+            pick.select(where=where)
+    assert len(pick.select(where="success -- the good ones")) == len(pick.select(where="success"))
+    assert len(pick.select(where="episode_id IN (SELECT max(episode_id) FROM episodes)").selection.ids) == 1
+
+
 def test_a_split_is_disjoint_complete_and_the_same_every_time(pick: Dataset) -> None:
     parts = pick.split(seed=3, train=0.5, val=0.5)
     train, val = (set(episodes_of(part)) for part in parts.values())
