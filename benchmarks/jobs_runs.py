@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 STORE_BYTES = 1 << 30  # of Ray's object store: what Ray's own reader needs, so as not to spill
 _RAYS_OWN = ("raylet", "gcs_server", "log_monitor", "/dashboard/", "/runtime_env/agent", "/autoscaler/")
+_AGENT = "ray::DashboardAgent"  # it goes by a worker's kind of name, and is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def _rays_own_s() -> float:
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             line, times = " ".join(process.cmdline()[:3]), process.cpu_times()
-            if "ray::" not in line and any(word in line for word in _RAYS_OWN):
+            if _AGENT in line or ("ray::" not in line and any(word in line for word in _RAYS_OWN)):
                 total += times.user + times.system
     return total
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import pairwise
 from typing import Any
 
-from dataset_catalog.errors import RowsLost
 from dataset_catalog.publish import Written
 from ray_jobs.errors import WorkFailed
 from ray_jobs.settings import JobsSettings
 
 Item = Mapping[str, Any]
 Progress = Callable[[int, int], None]
+RETRIES = 3  # of a task whose worker or node dies, so that what kills every worker it meets does not go on for ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,70 +65,57 @@ def fan_out(
 ) -> list[Part]:
     """`work` over all items, in tasks of neighbours; the parts in the order of the items.
 
-    Items are JSON values. Raises what `work` raised, or `RowsLost` unless every item came back exactly once.
+    Raises what `work` raised, or `WorkFailed`; the tasks that are not done then are ended.
     """
+    import ray
+
     connect(settings)
-    results: list[tuple[list[int], Part]] = []
+    shared, shares = ray.put(work), _shares(items, per_task=per_task, cpus=int(ray.cluster_resources().get("CPU", 1)))
+    tasks = {_task().remote(shared, share): number for number, share in enumerate(shares)}
+    parts: dict[int, Part] = {}
     done = 0
     progress(0, len(items))
-    for numbers, part in _stream(items, work, per_task):
-        results.append((numbers, part))
-        done += len(numbers)
+    for task, part in _ended(list(tasks)):
+        parts[tasks[task]] = part
+        done += len(shares[tasks[task]])
         progress(done, len(items))
-    results.sort(key=lambda result: result[0])
-    returned = [number for numbers, _ in results for number in numbers]
-    if returned != list(range(len(items))):
-        raise RowsLost(f"{len(items)} pieces of work were given out, {len(set(returned))} of {len(returned)} came back")
-    return [part for _, part in results]
+    return [parts[number] for number in range(len(shares))]
 
 
-def _stream(
-    items: Sequence[Item], work: Callable[[list[Item]], Part], per_task: int
-) -> Iterator[tuple[list[int], Part]]:
-    import ray.data
-
-    _be_quiet()
-    cpus = int(ray.cluster_resources().get("CPU", 1))
-    blocks = max(min(len(items), cpus), math.ceil(len(items) / per_task))
-    numbered = [{"number": number, "item": json.dumps(item)} for number, item in enumerate(items)]
-    dataset = ray.data.from_items(numbered, override_num_blocks=blocks)
-    for row in _told(dataset.map_batches(_Task(work), batch_size=None, batch_format="pyarrow").iter_rows()):
-        found = json.loads(row["part"])
-        written = {name: Written(part["rows"], tuple(part["fragments"])) for name, part in found["written"].items()}
-        yield found["numbers"], Part(written, found["report"])
+def _shares(items: Sequence[Item], *, per_task: int, cpus: int) -> list[list[Item]]:
+    """At most `per_task` neighbours each, of nearly one size, and something for every CPU."""
+    count = max(min(len(items), cpus), math.ceil(len(items) / per_task))
+    bounds = [number * len(items) // count for number in range(count + 1)]
+    return [list(items[first:last]) for first, last in pairwise(bounds)]
 
 
-def _told(rows: Iterator[Any]) -> Iterator[Any]:
-    """The same rows; an error of Ray's own becomes one of ours, what the work raises stays as it is."""
-    from ray.exceptions import RayError
+@cache
+def _task() -> Any:
+    """`_perform` as a task, on whichever node is free; again, where its worker or its node dies."""
+    import ray
 
+    return ray.remote(_perform).options(max_retries=RETRIES, scheduling_strategy="SPREAD")
+
+
+def _perform(work: Callable[[list[Item]], Part], share: list[Item]) -> Part:
+    return work(share)
+
+
+def _ended(tasks: list[Any]) -> Iterator[tuple[Any, Part]]:
+    """Every task with its part, as they come. An error of Ray's own becomes one of ours, that of the work stays."""
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+
+    left = tasks
     try:
-        yield from rows
+        while left:
+            (task,), left = ray.wait(left)
+            yield task, ray.get(task)
+    except RayTaskError as error:
+        raise error.cause from error
     except RayError as error:
-        raise WorkFailed(f"Ray could not do the work: {str(error).strip().partition(chr(10))[0]}") from error
-
-
-class _Task:
-    """One block of items in, one row out; what crosses is JSON."""
-
-    def __init__(self, work: Callable[[list[Item]], Part]) -> None:
-        self._work = work
-
-    def __call__(self, block: Any) -> Any:
-        import pyarrow as pa
-
-        part = self._work([json.loads(text) for text in block["item"].to_pylist()])
-        return pa.table({"part": [json.dumps({"numbers": block["number"].to_pylist(), **asdict(part)})]})
-
-
-def _be_quiet() -> None:
-    import ray.data
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Ray's own settings warn of each other
-        context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.enable_operator_progress_bars = False
-    context.print_on_execution_start = False
-    context.raise_original_map_exception = True
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+        said = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise WorkFailed(f"Ray could not do the work: {said}") from error
+    finally:
+        for task in left:
+            ray.cancel(task, force=True)  # else a worker goes on, and may answer a question of before

@@ -1,28 +1,98 @@
-"""What Ray raises by itself is an error of ours; what the work raises stays what it is."""
+"""Work handed out: every piece once and in order, and nobody works on for a job that has failed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import pytest
-from ray.exceptions import RayError
+import ray
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ray_jobs.cluster import _told
+from ray_jobs.cluster import Item, Part, _ended, _shares, fan_out
 from ray_jobs.errors import SpecError, WorkFailed
+from ray_jobs.settings import JobsSettings
+
+LIMIT_S = 60.0
 
 
-def rows(error: Exception) -> Iterator[int]:
-    yield 1
-    raise error
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + LIMIT_S
+    while not true():
+        assert time.monotonic() < deadline_s, f"not within {LIMIT_S} s"
+        time.sleep(0.01)
 
 
-def test_rays_own_error_is_told_in_one_line_of_ours() -> None:
-    told = _told(rows(RayError("the node died\nand much more")))
-    assert next(told) == 1
-    with pytest.raises(WorkFailed, match=r"^Ray could not do the work: the node died$"):
-        next(told)
+def lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
-def test_what_the_work_raises_stays_what_it_is() -> None:
-    with pytest.raises(SpecError, match="no such field"):
-        list(_told(rows(SpecError("no such field"))))
+def told(folder: Path, items: list[Item]) -> Part:
+    """The numbers of the items; the first share is done when the driver has the last."""
+    numbers = [item["number"] for item in items]
+    if 0 in numbers:
+        wait_until((folder / "last").exists)
+    return Part({}, {"numbers": numbers})
+
+
+def fail_beside_one_that_works_on(folder: Path, items: list[Item]) -> Part:
+    if items[0]["number"] == 0:
+        wait_until((folder / "pid").exists)
+        raise SpecError("no such field")
+    (folder / "writing").write_text(str(os.getpid()))
+    (folder / "writing").rename(folder / "pid")
+    wait_until(lambda: False)
+    raise AssertionError("it waits for ever")
+
+
+def idle() -> None:
+    time.sleep(LIMIT_S)
+
+
+def numbered(count: int) -> list[Item]:
+    return [{"number": number} for number in range(count)]
+
+
+@given(count=st.integers(1, 200), per_task=st.integers(1, 40), cpus=st.integers(0, 16))
+def test_shares_hold_every_item_once_in_order_and_are_of_one_size(count: int, per_task: int, cpus: int) -> None:
+    shares = _shares(numbered(count), per_task=per_task, cpus=cpus)
+    assert [item for share in shares for item in share] == numbered(count)
+    sizes = [len(share) for share in shares]
+    assert max(sizes) <= per_task
+    assert max(sizes) - min(sizes) <= 1
+    assert len(sizes) >= min(count, cpus), "a CPU has nothing to do"
+
+
+def test_parts_come_in_the_order_of_the_items_whichever_is_done_first(jobs: JobsSettings, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int) -> None:
+        seen.append((done, total))
+        if done:
+            (tmp_path / "last").touch()
+
+    parts = fan_out(numbered(5), partial(told, tmp_path), per_task=3, settings=jobs, progress=progress)
+    assert [number for part in parts for number in part.report["numbers"]] == list(range(5))
+    assert seen == [(0, 5), (3, 5), (5, 5)]
+
+
+def test_what_the_work_raises_stays_what_it_is_and_ends_the_others(jobs: JobsSettings, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"^no such field$") as raised:
+        fan_out(numbered(2), partial(fail_beside_one_that_works_on, tmp_path), per_task=1, settings=jobs)
+    assert type(raised.value) is SpecError
+    wait_until(lambda: not lives(int((tmp_path / "pid").read_text())))
+
+
+def test_rays_own_error_is_told_in_one_line_of_ours(jobs: JobsSettings) -> None:
+    task = ray.remote(idle).remote()
+    ray.cancel(task, force=True)
+    with pytest.raises(WorkFailed, match=r"^Ray could not do the work: [^\n]+$"):
+        list(_ended([task]))
