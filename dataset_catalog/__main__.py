@@ -11,11 +11,10 @@ import typer
 
 from dataset_catalog import curate_commands, exchange_commands
 from dataset_catalog.catalog import Catalog
-from dataset_catalog.clip import Clip
-from dataset_catalog.errors import CatalogError
 from dataset_catalog.screen import End, Json, Lake, OneSentence, Robot, Start, Version, Where
 from dataset_catalog.screen import show as draw
 from dataset_catalog.times import parse_ns, to_text
+from dataset_catalog.whole_file import whole_file
 
 app = typer.Typer(
     cls=OneSentence,
@@ -135,7 +134,8 @@ def clip(
 ) -> None:
     """A camera's video of a range of time as MP4, as it was encoded; frames keep their times."""
     found = Catalog.open(lake).clip(robot, stream, parse_ns(start), parse_ns(end), recording=recording)
-    _write_whole(out, found)
+    with whole_file(out) as file:
+        found.write(file)
     typer.echo(f"{out}: {found.cut.frames} frames from {to_text(found.start_ns)} ({found.start_ns} ns)")
     for one in found.missing:
         typer.echo(f"missing: {to_text(one.start_ns)} to {to_text(one.end_ns)}, {one.state}")
@@ -201,19 +201,6 @@ def contact_sheet(
     camera = camera or next(iter(dataset.cameras), "camera")
     columns = column or list(dataset.columns)[:3]
     typer.echo(dataset.contact_sheet(out, camera=camera, columns=columns, rows=rows, cols=cols))
-
-
-def _write_whole(out: Path, clip: Clip) -> None:
-    """The file is there whole or not at all."""
-    part = out.with_name(f"{out.name}.part")
-    try:
-        with part.open("wb") as file:
-            clip.write(file)
-        part.replace(out)
-    except OSError as error:
-        raise CatalogError(f"cannot write {out}: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dataset_catalog.errors import WindowError
 from dataset_catalog.times import to_text
+from dataset_catalog.whole_file import write_whole
 
 if TYPE_CHECKING:
     from dataset_catalog.dataset import Dataset
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Image = NDArray[np.uint8]  # (height, width, 3) RGB
 Color = tuple[int, int, int]
 
+MOST = 400  # places on a page
 WIDTH = 320  # of a frame on the page, pixels
 HEADER, PANEL, MARGIN = 40, 46, 14
 LABEL, BARS = 58, 120  # pixels of a panel's width; the rest is the curve
@@ -37,10 +39,14 @@ def write_contact_sheet(
     Each column gets a panel: its values as bars, on one scale for the page, and as curves from two seconds before to
     two seconds after (gray line: now), each element on its own scale. Values out of tolerance are left out.
 
-    Raises `WindowError` for an empty selection or a name that the dataset does not have.
+    Raises `WindowError` for an empty selection or a name that the dataset does not have, `CatalogError` where the file
+    cannot be written.
     """
-    if not len(dataset) or rows < 1 or cols < 1:
-        raise WindowError(f"a contact sheet needs a step and a place for it, got {len(dataset)} steps, {rows}x{cols}")
+    if not len(dataset) or rows < 1 or cols < 1 or rows * cols > MOST:
+        raise WindowError(
+            f"a contact sheet needs a step and 1 to {MOST} places, got {len(dataset)} steps, {rows}x{cols}"
+        )
+    columns = [columns] if isinstance(columns, str) else columns
     offsets = np.linspace(-CURVE_S, CURVE_S, CURVE_POINTS).tolist()
     windows = dataset.windows({camera: [0.0], **dict.fromkeys(columns, offsets)})
     count = min(rows * cols, len(windows))
@@ -48,9 +54,7 @@ def write_contact_sheet(
     starts = {row["episode_id"]: row for row in dataset.episodes().to_pylist()}
     tiles = list(_tiles(batch, starts, camera, columns))
     page = _page([*tiles, *[np.full_like(tiles[0], PAPER)] * (-count % cols)], cols)
-    if not cv2.imwrite(str(path), page[..., ::-1]):
-        raise WindowError(f"cannot write a PNG at {path}")
-    return path
+    return write_whole(path, cv2.imencode(".png", page[..., ::-1])[1].tobytes())
 
 
 def _tiles(batch: dict[str, Any], episodes: dict[str, Any], camera: str, columns: Sequence[str]) -> Iterator[Image]:

@@ -181,9 +181,9 @@ class Dataset:
         self,
         *,
         where: str | None = None,
-        robots: Sequence[str] | None = None,
-        episodes: Sequence[str] | None = None,
-        tasks: Sequence[str] | None = None,
+        robots: str | Sequence[str] | None = None,
+        episodes: str | Sequence[str] | None = None,
+        tasks: str | Sequence[str] | None = None,
         time: tuple[Time | None, Time | None] | None = None,
     ) -> Dataset:
         """The steps of this selection that satisfy every condition given.
@@ -195,6 +195,7 @@ class Dataset:
 
         Raises `QueryError` for a predicate that cannot be run, `NotFound` for a name that the version does not have.
         """
+        robots, episodes, tasks = ([one] if isinstance(one, str) else one for one in (robots, episodes, tasks))
         kept, condition = self.selection, _condition(where, robots, episodes, tasks, time)
         for column, wanted in {"robot_id": robots, "episode_id": episodes, "task": tasks}.items():
             if wanted is not None:
@@ -217,7 +218,7 @@ class Dataset:
         Raises `QueryError` if a share is negative or they add up to more than 1.
         """
         shares = shares or {"train": 0.9, "val": 0.1}
-        if min(shares.values()) < 0 or sum(shares.values()) > 1 + 1e-9:
+        if not all(_is_share(share) for share in shares.values()) or sum(shares.values()) > 1 + 1e-9:
             raise QueryError(f"shares must be >= 0 and add up to at most 1, got {shares}")
         if by not in _SPLIT_BY:
             raise QueryError(f"a split is by one of {', '.join(_SPLIT_BY)}, got {by!r}")
@@ -349,8 +350,10 @@ class Dataset:
         return rows.filter(pc.is_in(rows["episode_id"], ids))
 
     def _place(self, row: int | tuple[str, int]) -> tuple[str, int]:
-        if isinstance(row, tuple):
+        if isinstance(row, tuple) and [type(one) for one in row] == [str, int]:
             return row
+        if not isinstance(row, int | np.integer):
+            raise NotFound(f"a row is a number, or (episode id, step), got {row!r}")
         if not -len(self) <= row < len(self):
             raise NotFound(f"a row must be in [0, {len(self)}), got {row}")
         return self.selection.locate(np.array([row % len(self)]))[0]
@@ -369,6 +372,10 @@ class Dataset:
         return everything.filter(chosen)["episode_id"].combine_chunks()
 
 
+def _is_share(share: object) -> bool:
+    return isinstance(share, int | float) and 0 <= share <= 1
+
+
 def _condition(
     where: str | None,
     robots: Sequence[str] | None,
@@ -384,6 +391,8 @@ def _condition(
         "tasks": tasks and list(tasks),
     }
     if time is not None:
+        if not isinstance(time, tuple | list) or len(time) != 2:
+            raise QueryError(f"a range of time is (start, end), got {time!r}")
         start, end = time
         found["time"] = [0 if start is None else to_ns(start), _EVER if end is None else to_ns(end)]
     return {name: value for name, value in found.items() if value is not None}

@@ -16,6 +16,7 @@ from dataset_catalog.errors import WindowError
 from dataset_catalog.gather import gather_columns, visits
 from dataset_catalog.relative import Relative
 from dataset_catalog.scaling import Measured, Scaling, Values
+from dataset_catalog.whole_file import write_whole
 
 if TYPE_CHECKING:
     from dataset_catalog.dataset import Dataset
@@ -73,10 +74,9 @@ class Normalizer:
         return change.relative.undo(values, reference[change.relative.to])
 
     def save(self, path: str | Path) -> Path:
-        path = Path(path)
+        """Raises `CatalogError` where it cannot be written."""
         changes = {name: asdict(change) for name, change in self.changes.items()}
-        path.write_text(json.dumps({"format": FORMAT, "changes": changes}, indent=2) + "\n")
-        return path
+        return write_whole(path, json.dumps({"format": FORMAT, "changes": changes}, indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Normalizer:
@@ -84,7 +84,7 @@ class Normalizer:
         try:
             saved = json.loads(Path(path).read_text())
             form, changes = saved["format"], {name: _change(change) for name, change in saved["changes"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise WindowError(f"{path} is no saved normalizer: {type(error).__name__}: {error}") from error
         if form != FORMAT:
             raise WindowError(f"{path} has the format {form}, expected {FORMAT}")
@@ -100,6 +100,8 @@ def normalized(spec: WindowSpec, dataset: Dataset, asked: Mapping[str, str] | No
     Statistics are those of the training split: of a dataset that is a part of a split with a share `train`, that of
     `train`, else its own. Raises `WindowError` for a column that the windows do not have, and where that part is empty.
     """
+    if not isinstance(asked, Mapping | Normalizer):
+        raise WindowError(f"normalize is a method for each column, such as {{'state': 'mean_std'}}, got {asked!r}")
     columns = {column.name: column for column in spec.columns}
     unknown = set(asked.changes if isinstance(asked, Normalizer) else asked) - set(columns)
     if unknown:

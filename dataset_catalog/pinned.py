@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataset_catalog.errors import NotFound, PinError
+from dataset_catalog.errors import NotFound, PinError, QueryError
 from dataset_catalog.versions import Manifest
+from dataset_catalog.whole_file import write_whole
 
 if TYPE_CHECKING:
     from dataset_catalog.catalog import Catalog
@@ -63,17 +64,18 @@ class PinnedSet:
                 source = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text())
             if not isinstance(source, Mapping) or source.get("format") != FORMAT:
                 raise PinError(f"expected a pinned set of the format {FORMAT}, got {str(source)[:100]}")
-            return cls(**{**source, "selection": tuple(source["selection"])})
+            found = cls(**{**source, "selection": tuple(source["selection"])})
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise PinError(f"this is no pinned set: {type(error).__name__}: {error}") from error
+        found._check()
+        return found
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"
 
     def save(self, path: str | Path) -> Path:
-        path = Path(path)
-        path.write_text(self.to_json())
-        return path
+        """Raises `CatalogError` where it cannot be written."""
+        return write_whole(path, self.to_json())
 
     def open(self, catalog: Catalog) -> Dataset:
         """The same steps of the same version. Raises `PinError` that says what is not the same any more."""
@@ -84,11 +86,23 @@ class PinnedSet:
         self._compare("dataset", dataset.uri, self.dataset)
         self._compare("published", digest_of(dataset.manifest), self.published)
         for condition in self.selection:
-            dataset = apply(dataset, condition)
+            try:
+                dataset = apply(dataset, condition)
+            except (QueryError, NotFound, TypeError, ValueError, KeyError, AttributeError) as error:
+                raise PinError(f"the pinned set's condition {condition} cannot be had: {error}") from error
         found = PinnedSet.of(dataset)
         for name in ("episodes", "steps", "digest"):
             self._compare(name, getattr(found, name), getattr(self, name))
         return dataset
+
+    def _check(self) -> None:
+        """That each field is of its kind: what was read may have been written by anybody."""
+        for field in fields(self):
+            kind = {"int": int, "str": str}.get(str(field.type), tuple)
+            if type(getattr(self, field.name)) is not kind:
+                raise PinError(f"this is no pinned set: {field.name} is {getattr(self, field.name)!r}")
+        if not all(isinstance(condition, Mapping) for condition in self.selection):
+            raise PinError(f"this is no pinned set: its selection is {list(self.selection)}")
 
     def _compare(self, name: str, found: object, pinned: object) -> None:
         if found != pinned:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from dataset_catalog.encoding import is_for
 from dataset_catalog.errors import WindowError
 from dataset_catalog.fit import FITS, Fit, Size, scaled
@@ -45,6 +47,10 @@ class Offsets:
 
 
 NOW = Offsets((0,))
+MOST = 10_000  # offsets of a horizon
+FARTHEST = 2**30  # seconds, or ticks, from a step: its time in ns stays an int64
+LARGEST = 16_384  # pixels of a side
+_NUMBER = (int, float, np.integer, np.floating)
 Asked = float | Sequence[float] | Steps  # seconds from the step's time, one or several, or ticks
 
 
@@ -110,10 +116,10 @@ class WindowSpec:
 def horizon(seconds: float, hz: float) -> tuple[float, ...]:
     """Offsets 0, 1/hz, 2/hz … below `seconds`: `horizon(0.8, hz=10)` is the eight of 0.0 to 0.7.
 
-    Raises `WindowError` unless both are positive.
+    Raises `WindowError` unless both are positive, and for more offsets than a window can have.
     """
-    if not (seconds > 0 and hz > 0):
-        raise WindowError(f"a horizon needs seconds > 0 and hz > 0, got {seconds} and {hz}")
+    if not (seconds > 0 and hz > 0 and seconds * hz <= MOST):
+        raise WindowError(f"a horizon needs seconds > 0, hz > 0 and at most {MOST} offsets, got {seconds} and {hz}")
     return tuple(k / hz for k in range(max(1, round(seconds * hz))))
 
 
@@ -122,8 +128,8 @@ def steps(*ticks: int) -> Steps:
 
     A column is read at the tick's own time, as the row of `steps` has it. Raises `WindowError` for what is no integer.
     """
-    if not ticks or not all(type(tick) is int for tick in ticks):
-        raise WindowError(f"steps takes at least one integer, got {list(ticks)}")
+    if not ticks or not all(type(tick) is int and abs(tick) < FARTHEST for tick in ticks):
+        raise WindowError(f"steps takes at least one integer, none beyond {FARTHEST}, got {list(ticks)}")
     return Steps(ticks)
 
 
@@ -140,6 +146,7 @@ def plan(
     transform: Transform | None = None,
 ) -> WindowSpec:
     """The spec of `Dataset.windows`' arguments, not yet normalized. Raises `WindowError` for what does not fit."""
+    _check_kinds(observations, actions, relative or {}, transform)
     _check_names(dataset, observations, actions)
     _check_choices(image_size, naming)
     differences = _relatives(dataset, {*observations, *actions}, relative or {})
@@ -166,6 +173,22 @@ def plan(
     return spec
 
 
+def _check_kinds(observations: object, actions: object, relative: object, transform: object) -> None:
+    """What a person mistakes for something else, told before it is looked into."""
+    for what, asked in {"observations": observations, "actions": actions, "relative": relative}.items():
+        if not isinstance(asked, Mapping) or not all(isinstance(name, str) for name in asked):
+            raise WindowError(f"{what} are given by name, such as {{'state': ...}}, got {asked!r}")
+    if transform is not None and not callable(transform):
+        raise WindowError(f"a transform is a function of a sample and a generator, got {transform!r}")
+
+
+def _is_size(asked: object) -> bool:
+    def fits(side: object) -> bool:
+        return isinstance(side, int | np.integer) and not isinstance(side, bool) and 1 <= int(side) <= LARGEST
+
+    return isinstance(asked, tuple | list) and len(asked) == 2 and all(map(fits, asked))
+
+
 def _check_names(dataset: Dataset, observations: Iterable[str], actions: Iterable[str]) -> None:
     columns, cameras = set(dataset.columns), set(dataset.cameras)
     unknown = (set(observations) - columns - cameras) | (set(actions) - columns)
@@ -181,8 +204,8 @@ def _check_names(dataset: Dataset, observations: Iterable[str], actions: Iterabl
 
 
 def _check_choices(image_size: Size | None, naming: str) -> None:
-    if image_size is not None and min(image_size) < 1:
-        raise WindowError(f"image_size is (height, width) of at least 1, got {image_size}")
+    if image_size is not None and not _is_size(image_size):
+        raise WindowError(f"image_size is (height, width) of at least 1 and at most {LARGEST}, got {image_size!r}")
     if naming not in NAMINGS:
         raise WindowError(f"names is one of {', '.join(NAMINGS)}, got {naming!r}")
 
@@ -196,7 +219,7 @@ def _relatives(dataset: Dataset, selected: set[str], relative: Mapping[str, str 
 
 def _fits(fit: Fit | Mapping[str, Fit], cameras: Sequence[str]) -> dict[str, Fit]:
     """How each camera's pictures are fitted."""
-    fits: dict[str, Fit] = dict.fromkeys(cameras, fit) if isinstance(fit, str) else dict(fit)
+    fits: dict[str, Fit] = dict(fit) if isinstance(fit, Mapping) else dict.fromkeys(cameras, fit)
     if set(fits) - set(cameras) or set(fits.values()) - set(FITS):
         raise WindowError(f"fit is one of {', '.join(FITS)}, for all cameras or each of {list(cameras)}, got {fit!r}")
     return {name: fits.get(name, "stretch") for name in cameras}
@@ -218,10 +241,11 @@ def _camera(
 def _offsets(name: str, asked: Asked) -> Offsets:
     if isinstance(asked, Steps):
         return Offsets(asked.ticks, "ticks")
-    seconds = [asked] if isinstance(asked, (int, float)) else list(asked)
-    if not seconds or not all(math.isfinite(offset) for offset in seconds):
-        raise WindowError(f"{name} needs at least one finite offset in seconds, got {seconds}")
-    return Offsets(tuple(round(offset * 1e9) for offset in seconds), is_single=isinstance(asked, (int, float)))
+    is_single = isinstance(asked, _NUMBER)
+    seconds = [asked] if isinstance(asked, _NUMBER) else list(asked) if isinstance(asked, Iterable) else []
+    if not seconds or not all(isinstance(offset, _NUMBER) and abs(offset) < FARTHEST for offset in seconds):
+        raise WindowError(f"{name} needs at least one finite offset in seconds, got {asked!r}")
+    return Offsets(tuple(round(float(offset) * 1e9) for offset in seconds), is_single=is_single)
 
 
 def prefer(

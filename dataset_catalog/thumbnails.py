@@ -16,6 +16,7 @@ from dataset_catalog.storage import Storage
 from dataset_catalog.tables import contains, open_table
 from dataset_catalog.times import to_text
 from dataset_catalog.versions import SEGMENTS, Manifest
+from dataset_catalog.whole_file import write_whole
 
 THUMBNAILS = pa.schema(
     [
@@ -76,9 +77,7 @@ def draw_sheet(pictures: Sequence[tuple[bytes, tuple[str, str]]], path: Path) ->
     across = math.ceil(math.sqrt(len(cells)))
     cells += [np.full_like(cells[0], _PAPER)] * (-len(cells) % across)
     page = np.concatenate([np.concatenate(cells[at : at + across], axis=1) for at in range(0, len(cells), across)])
-    if not cv2.imwrite(str(path), page):
-        raise NoVideo(f"cannot write a PNG at {path}")
-    return path
+    return write_whole(path, cv2.imencode(".png", page)[1].tobytes())
 
 
 def _cell(jpeg: bytes, lines: tuple[str, str]) -> Image:

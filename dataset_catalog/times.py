@@ -24,6 +24,8 @@ def to_ns(time: Time) -> int:
             time = datetime.fromisoformat(time)
         except ValueError as error:
             raise QueryError(f"a time is int nanoseconds, a datetime or ISO 8601 text, got {time!r}") from error
+    if not isinstance(time, datetime):
+        raise QueryError(f"a time is int nanoseconds, a datetime or ISO 8601 text, got {time!r}")
     aware = time if time.tzinfo else time.replace(tzinfo=UTC)
     return (aware - _EPOCH) // timedelta(microseconds=1) * 1000
 

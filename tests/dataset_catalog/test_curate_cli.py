@@ -68,6 +68,8 @@ def test_a_selection_is_pinned_and_checked(url: str, tmp_path: Path) -> None:
     assert run(url, "pinned", str(path)) == "<Dataset pick v2: 17 steps of 1 episodes>, as it was pinned\n"
     path.write_text(path.read_text().replace('"steps": 17', '"steps": 18'))
     assert "steps was 18, is 17" in run(url, "pinned", str(path), code=2)
+    nowhere = tmp_path / "none" / "set.json"
+    assert f"cannot write {nowhere}: No such file" in run(url, "pin", "pick", "--out", str(nowhere), code=2)
 
 
 def test_telemetry_search_statistics_and_lineage_are_printed(url: str) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dataset_catalog.contents import Camera, Column
 from dataset_catalog.dataset import Dataset
-from dataset_catalog.errors import NotFound, QueryError, WindowError
+from dataset_catalog.errors import CatalogError, NotFound, QueryError, WindowError
 from dataset_catalog.selection import Run, Selection, part_of
 
 
@@ -89,6 +89,25 @@ def test_a_predicate_is_one_expression_whatever_closes_or_follows_it(pick: Datas
     assert len(pick.select(where="episode_id IN (SELECT max(episode_id) FROM episodes)").selection.ids) == 1
 
 
+def test_a_single_name_is_one_and_not_its_letters(pick: Dataset) -> None:
+    assert pick.select(robots="h1").conditions == pick.select(robots=["h1"]).conditions
+    assert len(pick.select(robots="h1", tasks="wave", episodes="e0")) == len(
+        pick.select(robots=["h1"], tasks=["wave"], episodes=["e0"])
+    )
+
+
+def test_what_is_no_condition_no_share_and_no_row_is_an_error_of_ours(pick: Dataset) -> None:
+    for time in (3, (1, 2, 3), (float("nan"), None), ("2026-01-01T00:00:00Z",)):
+        with pytest.raises(QueryError, match="time"):
+            pick.select(time=time)
+    for share in (float("nan"), "x", None, -0.5):
+        with pytest.raises(QueryError, match="shares must be"):
+            pick.split(train=share, val=0.1)
+    for row in ("x", 1.5, ("e0",), ("e0", "x"), None):
+        with pytest.raises(NotFound, match="a row is a number"):
+            pick.lineage(row)
+
+
 def test_a_split_is_disjoint_complete_and_the_same_every_time(pick: Dataset) -> None:
     parts = pick.split(seed=3, train=0.5, val=0.5)
     train, val = (set(episodes_of(part)) for part in parts.values())
@@ -154,8 +173,17 @@ def test_a_contact_sheet_shows_the_frames(pick: Dataset, tmp_path: Path) -> None
 def test_a_contact_sheet_of_nothing_is_refused(pick: Dataset, tmp_path: Path) -> None:
     with pytest.raises(WindowError, match="got 0 steps"):
         pick.select(where="false").contact_sheet(tmp_path / "x.png", camera="head")
-    with pytest.raises(WindowError, match="cannot write a PNG"):
+    for places in ({"rows": 0}, {"cols": 10**6}):
+        with pytest.raises(WindowError, match="1 to 400 places"):
+            pick.contact_sheet(tmp_path / "x.png", camera="head", **places)
+    with pytest.raises(CatalogError, match=r"cannot write .*x\.png: No such file or directory"):
         pick.contact_sheet(tmp_path / "no" / "x.png", camera="head")
+
+
+def test_a_contact_sheet_is_a_png_whatever_it_is_called(pick: Dataset, tmp_path: Path) -> None:
+    path = pick.contact_sheet(tmp_path / "sheet.txt", camera="head", columns="state", rows=1, cols=1)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 RUNS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 30), st.integers(0, 10)), max_size=8)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_catalog.dataset import Dataset
-from dataset_catalog.errors import WindowError
+from dataset_catalog.errors import CatalogError, WindowError
 from dataset_catalog.normalize import Change, Normalizer
 from dataset_catalog.relative import Relative, RelativeTo
 from dataset_catalog.scaling import METHODS, Scaling, Values
@@ -209,6 +209,10 @@ def test_a_file_that_is_no_saved_normalizer_says_so(tmp_path: Path) -> None:
         (tmp_path / "n.json").write_text(text)
         with pytest.raises(WindowError, match=sentence):
             Normalizer.load(tmp_path / "n.json")
+    with pytest.raises(WindowError, match="is no saved normalizer: FileNotFoundError"):
+        Normalizer.load(tmp_path / "none.json")
+    with pytest.raises(CatalogError, match=r"cannot write .*: No such file"):
+        Normalizer({}).save(tmp_path / "none" / "n.json")
 
 
 VALUES = st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=30)

@@ -96,6 +96,16 @@ def test_a_pinned_set_is_a_short_file(catalog: Catalog, tmp_path: Path) -> None:
         ("selection", [{"tasks": ["pour water"]}], "steps was 84, is 90"),
         ("format", "other/1", "expected a pinned set of the format fleetfeed/pinned/1"),
         ("surplus", 1, "this is no pinned set: TypeError"),
+        ("label_version", "x", "this is no pinned set: label_version is 'x'"),
+        ("version", None, "this is no pinned set: version is None"),
+        ("selection", ["x"], r"its selection is \['x'\]"),
+        ("selection", [{"nosuch": 1}], "unexpected keyword argument 'nosuch'"),
+        ("selection", [{"time": 3}], "a range of time is"),
+        ("selection", [{"where": "true) OR (SELECT"}], "cannot be parsed"),
+        ("selection", [{"part": "train"}], "condition {'part': 'train'} cannot be had"),
+        ("selection", [{"part": "x", "by": "episode", "seed": 0, "shares": {"y": 1.0}}], "cannot be had"),
+        ("selection", [{"part": "y", "by": [], "seed": 0, "shares": {"y": 1.0}}], "cannot be had"),
+        ("selection", [{"part": "y", "by": "robot", "seed": 0, "shares": {"y": "z"}}], "shares must be"),
     ],
 )
 def test_what_is_not_as_it_was_pinned_is_refused_by_name(
