@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -64,9 +66,19 @@ class LeRobotFiles:
             if find is None:
                 raise FormatError(f"{folder} is LeRobot {version}, expected v2.1 or v3")
             found = cls(folder, info, tuple(find(folder, info)))
-            if float(info["fps"]) <= 0 or not found.episodes:
+            if not 0 < float(info["fps"]) < math.inf:
+                raise FormatError(f"{folder}: fps must be a positive number, got {info['fps']}")
+            if not found.episodes:
                 raise FormatError(f"{folder} holds no episode: {info['total_episodes']} are told of")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            ArithmeticError,
+            pa.ArrowException,
+        ) as error:
             raise FormatError(f"{folder} is not a LeRobot dataset: {type(error).__name__}: {error}") from error
         return found
 
@@ -139,8 +151,8 @@ def _v2_episodes(folder: Path, info: Mapping[str, Any]) -> Iterator[SourceEpisod
     for line in (folder / "meta/episodes.jsonl").read_text().splitlines():
         told = json.loads(line)
         place = {"episode_chunk": told["episode_index"] // info["chunks_size"], "episode_index": told["episode_index"]}
-        data = folder / info["data_path"].format(**place)
-        films = {name: Film(folder / info["video_path"].format(video_key=name, **place)) for name in videos}
+        data = _inside(folder, info["data_path"].format(**place))
+        films = {name: Film(_inside(folder, info["video_path"].format(video_key=name, **place))) for name in videos}
         if data.exists():
             yield SourceEpisode(told["episode_index"], tuple(told["tasks"]), data, films)
 
@@ -151,7 +163,8 @@ def _v3_episodes(folder: Path, info: Mapping[str, Any]) -> Iterator[SourceEpisod
     columns += [f"videos/{name}/{what}" for name in videos for what in _FILM]
     tables = [pq.read_table(path, columns=columns) for path in sorted(folder.glob(V3_EPISODES))]
     for row in pa.concat_tables(tables).sort_by("episode_index").to_pylist() if tables else []:
-        data = folder / info["data_path"].format(chunk_index=row["data/chunk_index"], file_index=row["data/file_index"])
+        chunk, file = row["data/chunk_index"], row["data/file_index"]
+        data = _inside(folder, info["data_path"].format(chunk_index=chunk, file_index=file))
         films = {name: _film(folder, info["video_path"], name, row) for name in videos}
         if data.exists():
             yield SourceEpisode(row["episode_index"], tuple(row["tasks"]), data, films)
@@ -162,7 +175,15 @@ _FILM = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
 
 def _film(folder: Path, pattern: str, name: str, row: Mapping[str, Any]) -> Film:
     chunk, file, start_s, end_s = (row[f"videos/{name}/{what}"] for what in _FILM)
-    return Film(folder / pattern.format(video_key=name, chunk_index=chunk, file_index=file), start_s, end_s)
+    path = _inside(folder, pattern.format(video_key=name, chunk_index=chunk, file_index=file))
+    return Film(path, start_s, end_s)
+
+
+def _inside(folder: Path, path: str) -> Path:
+    """A file that `info.json` names. Links may lead elsewhere, as those of a download's cache do; the name may not."""
+    if os.path.isabs(path) or os.path.normpath(path).startswith(".."):
+        raise FormatError(f"{folder}: {path} leads out of the dataset's folder")
+    return folder / path
 
 
 def flat_numbers(column: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -171,3 +172,25 @@ def test_what_is_no_dataset_is_told_in_a_sentence(folder: Path, tmp_path: Path) 
     with pytest.raises(FormatError, match=r"episode_000000.mp4 is not a video"):
         import_lerobot(other, tmp_path / "lake", name="y")
     assert Catalog.open(str(tmp_path / "lake")).datasets()["name"].to_pylist() == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("told", "value", "sentence"),
+    [
+        ("video_path", "../small/videos/chunk-000/{video_key}/episode_000000.mp4", "leads out of"),
+        ("video_path", "/{video_key}.mp4", "leads out of"),
+        ("data_path", "data/../../x.parquet", "leads out of"),
+        ("fps", 0, "fps must be a positive number, got 0"),
+        ("fps", float("inf"), "fps must be a positive number, got inf"),
+        ("chunks_size", 0, "is not a LeRobot dataset: ZeroDivisionError"),
+    ],
+)
+def test_an_info_that_leads_astray_is_told_in_a_sentence(
+    folder: Path, tmp_path: Path, told: str, value: object, sentence: str
+) -> None:
+    astray = tmp_path / "astray"
+    shutil.copytree(folder, astray)
+    info = json.loads((astray / "meta/info.json").read_text())
+    (astray / "meta/info.json").write_text(json.dumps(info | {told: value}))
+    with pytest.raises(FormatError, match=sentence):
+        import_lerobot(astray, tmp_path / "lake")
