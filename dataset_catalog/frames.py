@@ -21,6 +21,7 @@ from dataset_catalog.gop_bytes import GopBytes, Range
 Frame = tuple[Gop, int]  # the k-th of a GOP, in presentation order
 Image = NDArray[np.uint8]  # (3, height, width), a part of a batch
 
+_PAYS, _JUDGED = 10, 1_000  # one in ten, of so many that are asked for
 _AT_ONCE = 4  # visits that a thread is given: handing over each by itself costs as much as decoding a JPEG
 
 
@@ -88,7 +89,9 @@ class FrameReader:
             kept = {k: self._kept.get((gop.row, k)) for k in frames}
             for k, picture in kept.items():
                 if picture is not None:
-                    self._write(gop, picture, frames[k])
+                    _check_size(gop, picture.shape[1:], frames[k])
+                    for out in frames[k]:
+                        out[:] = picture
             if missing := {k: frames[k] for k, picture in kept.items() if picture is None}:
                 yield gop, missing
 
@@ -109,17 +112,18 @@ class FrameReader:
             for index, picture in decoder.pictures(coded, wanted, size=self._size, fit=self._fit):
                 k = index + visit.first
                 self._write(gop, picture, visit.frames[k])
-                self._kept.add((gop.row, k), picture)
+                self._kept.add((gop.row, k), visit.frames[k][0])
         except DecodeError as error:
             raise DecodeError(f"{gop}: {error}") from error
         return None
 
     def _write(self, gop: Gop, picture: Picture, outs: Sequence[Image]) -> None:
-        for out in outs:
-            if self._size is None and _size(picture) != out.shape[1:]:
-                sizes = f"{out.shape[1:]} and {_size(picture)}"
-                raise WindowError(f"{gop} has frames of another size ({sizes}, high and wide): give an image_size")
-            paste(picture, out)
+        if self._size is None:
+            _check_size(gop, _size(picture), outs)
+        first, *others = outs
+        paste(picture, first)
+        for out in others:
+            out[:] = first
 
 
 class _Visit(NamedTuple):
@@ -156,37 +160,60 @@ def _visits(gop: Gop, frames: dict[int, list[Image]]) -> list[_Visit]:
 
 
 class _Kept:
-    """Pictures by (row of the GOP, k), the most recently used ones."""
+    """Pictures by (row of the GOP, k), the most recently used ones, for as long as that pays.
+
+    Memory that nothing was in lately is slow: to keep a picture costs a fifth of decoding a JPEG, and at random over
+    many frames hardly one is asked for again. So once the memory is full, pictures are kept only while one in
+    `_PAYS` of those asked for is among the last that would fit; their keys are remembered in any case.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes, self._bytes = max_bytes, 0
-        self._pictures: OrderedDict[tuple[int, int], Picture] = OrderedDict()
+        self._pictures: OrderedDict[tuple[int, int], Image | None] = OrderedDict()
+        self._sizes: dict[tuple[int, int], int] = {}
+        self._does_pay, self._is_full = True, False
+        self._asked = self._again = 0
         self._lock = threading.Lock()
 
-    def get(self, key: tuple[int, int]) -> Picture | None:
+    def get(self, key: tuple[int, int]) -> Image | None:
         with self._lock:
-            picture = self._pictures.get(key)
-            if picture is not None:
-                self._pictures.move_to_end(key)
-            return picture
+            self._asked += 1
+            if key not in self._pictures:
+                return None
+            self._again += 1
+            self._pictures.move_to_end(key)
+            return self._pictures[key]
 
-    def add(self, key: tuple[int, int], picture: Picture) -> None:
-        size = _nbytes(picture)
-        if size > self._max_bytes:
+    def add(self, key: tuple[int, int], picture: Image) -> None:
+        """Keep a copy of the picture; what it is a part of would stay with it."""
+        if picture.nbytes > self._max_bytes:
             return
+        kept = picture.copy() if self._does_pay else None
         with self._lock:
             if key not in self._pictures:
-                self._pictures[key] = picture
-                self._bytes += size
+                self._bytes += picture.nbytes
+            self._pictures[key], self._sizes[key] = kept, picture.nbytes
             while self._bytes > self._max_bytes:
-                self._bytes -= _nbytes(self._pictures.popitem(last=False)[1])
+                self._bytes -= self._sizes.pop(self._pictures.popitem(last=False)[0])
+                self._is_full = True
+            self._judge()
+
+    def _judge(self) -> None:
+        if not self._is_full or self._asked < _JUDGED:
+            return
+        self._does_pay, self._asked, self._again = self._again * _PAYS >= self._asked, 0, 0
+        if not self._does_pay:
+            self._pictures = OrderedDict.fromkeys(self._pictures)
+
+
+def _check_size(gop: Gop, size: tuple[int, ...], outs: Sequence[Image]) -> None:
+    for out in outs:
+        if size != out.shape[1:]:
+            sizes = f"{out.shape[1:]} and {size}"
+            raise WindowError(f"{gop} has frames of another size ({sizes}, high and wide): give an image_size")
 
 
 def _size(picture: Picture) -> Size:
     """(height, width)"""
     high, wide = (picture[0] if isinstance(picture, tuple) else picture).shape[:2]
     return high, wide
-
-
-def _nbytes(picture: Picture) -> int:
-    return 3 * picture[0].nbytes if isinstance(picture, tuple) else picture.nbytes

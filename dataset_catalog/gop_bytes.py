@@ -1,4 +1,5 @@
-"""The packets of many GOPs at once, by exact byte ranges: out of the node's cache, or else out of the table."""
+"""The packets of many GOPs at once, by exact byte ranges: out of a local table's files, or the node's cache, or else by
+Lance."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 from dataset_catalog.disk_cache import DiskCache
 from dataset_catalog.episodes import Gop
 from dataset_catalog.errors import DecodeError, StorageError
+from dataset_catalog.gop_files import GopFiles
 from dataset_catalog.settings import FeedSettings
 
 ATTEMPTS = 6  # of a read that fails: over about half a minute, and Lance itself tries again before it fails
@@ -30,6 +32,7 @@ class Range(NamedTuple):
 class GopBytes:
     """Reads the table `gops` (a LanceDataset at one version). Serves any number of threads.
 
+    files  of a table in a local folder
     cache  holds whole GOPs; with it a GOP is fetched whole, as an epoch comes back for its other frames
     """
 
@@ -37,14 +40,17 @@ class GopBytes:
         self,
         table: Any,
         *,
+        files: GopFiles | None = None,
         cache: DiskCache | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._table, self._cache, self._sleep = table, cache, sleep
+        self._table, self._files, self._cache, self._sleep = table, files, cache, sleep
 
     def read(self, ranges: Sequence[Range]) -> list[bytes]:
         """The bytes of each range. Raises `StorageError` if the store does not give them, `DecodeError` if a row
         does not hold what its packets are said to be; both name the row."""
+        if self._files is not None:
+            return self._straight(self._files, ranges)
         if self._cache is None:
             return self._fetch(ranges)
         cache, name = self._cache, self._name
@@ -54,6 +60,13 @@ class GopBytes:
             cache.put(name(missing[row].gop), payload)
             found[row] = payload
         return [(found[one.gop.row] or b"")[one.start : one.start + one.length] for one in ranges]
+
+    def _straight(self, files: GopFiles, ranges: Sequence[Range]) -> list[bytes]:
+        files.learn([one.gop.address for one in ranges])
+        found = [files.read(one.gop.address, one.start, one.length) for one in ranges]
+        left = [one for one, data in zip(ranges, found, strict=True) if data is None]
+        fetched = iter(self._fetch(left) if left else ())
+        return [next(fetched) if data is None else data for data in found]
 
     def _fetch(self, ranges: Sequence[Range]) -> list[bytes]:
         for attempt in range(1, ATTEMPTS + 1):
@@ -90,17 +103,19 @@ class GopBytes:
 
     def _name(self, gop: Gop) -> str:
         """What no other GOP of any table is called: Lance names each data file by a random id and never changes it."""
-        return f"{self._files[gop.address >> 32]}/{gop.address & 0xFFFFFFFF}"
+        return f"{self._data_files[gop.address >> 32]}/{gop.address & 0xFFFFFFFF}"
 
     @cached_property
-    def _files(self) -> dict[int, str]:
+    def _data_files(self) -> dict[int, str]:
         return {one.fragment_id: one.data_files()[0].path for one in self._table.get_fragments()}
 
 
 def open_packets(table: Any, *, uri: str, settings: FeedSettings | None = None) -> GopBytes:
     """The reader for a table `gops` at `uri`: through the node's cache where it lies in S3, straight from a folder."""
     settings = settings or FeedSettings()
-    if not uri.startswith("s3://") or not settings.cache_bytes:
+    if not uri.startswith("s3://"):
+        return GopBytes(table, files=GopFiles(table))
+    if not settings.cache_bytes:
         return GopBytes(table)
     folder = Path(settings.cache_dir or _default_folder()).expanduser()
     return GopBytes(table, cache=DiskCache(folder / "gops", max_bytes=settings.cache_bytes))

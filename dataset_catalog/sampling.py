@@ -92,7 +92,8 @@ def nearest_index(times: NDArray[np.int64], at: NDArray[np.int64], *, parts: Par
 def previous_index(times: NDArray[np.int64], at: NDArray[np.int64], *, parts: Parts | None = None) -> NDArray[np.int64]:
     """Index (m,) of the last time at or before each of `at`; the first where there is none. `times` must not be
     empty."""
-    return np.maximum(_search(times, at, parts, side="right") - 1, _edges(times, parts)[0])
+    index: NDArray[np.int64] = np.maximum(_search(times, at, parts, side="right") - 1, _edges(times, parts)[0])
+    return index
 
 
 def _edges(times: NDArray[np.int64], parts: Parts | None) -> tuple[Any, Any]:
@@ -105,7 +106,8 @@ def _search(
 ) -> NDArray[np.int64]:
     """`times.searchsorted`; in parts by halving all of them together, as often as the longest needs."""
     if parts is None:
-        return times.searchsorted(at, side=side)
+        found: NDArray[np.int64] = times.searchsorted(at, side=side)
+        return found
     low, high = parts
     is_before = np.less if side == "left" else np.less_equal
     for _ in range(int((high - low).max(initial=0)).bit_length()):

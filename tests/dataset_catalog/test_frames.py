@@ -13,7 +13,7 @@ import pytest
 from dataset_catalog import decoders
 from dataset_catalog.episodes import Episode, EpisodeReader, Gop
 from dataset_catalog.errors import DecodeError, WindowError
-from dataset_catalog.frames import Frame, FrameReader, Places
+from dataset_catalog.frames import _JUDGED, Frame, FrameReader, Places, _Kept
 from dataset_catalog.gop_bytes import GopBytes, Range
 from dataset_catalog.video import decode_with
 
@@ -47,7 +47,43 @@ def test_frames_are_the_same_kept_or_decoded_again(lake: Any, max_bytes: int, th
         for number, image in zip(numbers, found, strict=True):
             assert (image == lake.episodes["e3"].small[number][1]).all()
         kept = frames._kept
-        assert kept._bytes == sum(plane.nbytes for one in kept._pictures.values() for plane in one) <= max_bytes
+        assert kept._bytes == sum(one.nbytes for one in kept._pictures.values() if one is not None) <= max_bytes
+
+
+def test_pictures_are_kept_while_some_are_asked_for_again_and_of_others_only_the_keys() -> None:
+    picture = np.arange(48, dtype=np.uint8).reshape(3, 4, 4)
+    kept = _Kept(10 * picture.nbytes)
+
+    def ask(key: tuple[int, int]) -> bool:
+        found = kept.get(key)
+        if found is None:
+            kept.add(key, picture)
+        return found is not None and (found == picture).all()
+
+    def bytes_kept() -> int:
+        return sum(one.nbytes for one in kept._pictures.values() if one is not None)
+
+    assert [ask((row, 0)) for row in (1, 2, 1, 2)] == [False, False, True, True]
+    assert not any(ask((row, 0)) for row in range(100, 100 + 2 * _JUDGED))
+    assert bytes_kept() == 0
+    assert len(kept._pictures) == 10
+    found = [ask((row % 5, 0)) for row in range(3 * _JUDGED)]
+    assert not any(found[: _JUDGED // 2])
+    assert all(found[-_JUDGED:])
+    assert 0 < bytes_kept() <= 10 * picture.nbytes
+
+
+def test_a_kept_picture_is_not_what_is_done_to_the_batch_that_it_came_with(lake: Any) -> None:
+    frames = FrameReader(packets(lake), size=None, max_bytes=2**30)
+    wanted = [episode(lake, "e3").tracks["head"].frame(12)]
+    (first,) = read(frames, wanted, (48, 64))
+    was = first.copy()
+    first[:] = 7
+    (again,) = read(frames, wanted, (48, 64))
+    again_was = again.copy()
+    again[:] = 9
+    assert (again_was == was).all()
+    assert (read(frames, wanted, (48, 64))[0] == was).all()
 
 
 def test_a_gop_is_decoded_once_for_a_batch_and_only_as_far_as_needed(lake: Any, monkeypatch: Any) -> None:
