@@ -18,7 +18,7 @@ CatalogError
 │   ├── ClipTooLong      more time or bytes than a clip may have
 │   ├── CodecChanged     the encoding changes inside
 │   └── Overlapping      two segments hold the same time
-├── WorkerError      worker processes that cannot start, or ended before they gave anything
+├── WorkerError      worker processes that cannot start, or that ended
 └── ResumeError      a saved state that belongs to another feed
 """
 
@@ -106,7 +106,7 @@ class Overlapping(ClipError):
 
 
 class WorkerError(CatalogError, RuntimeError):
-    """Worker processes that cannot start, or ended before they gave anything."""
+    """Worker processes that cannot start, or that ended."""
 
 
 class ResumeError(CatalogError, ValueError):

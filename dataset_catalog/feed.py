@@ -93,11 +93,12 @@ class WorkerFeed:
                 self._has_begun = True
                 yield batch
         except (RuntimeError, BrokenPipeError) as error:  # what DataLoader raises for a worker that is gone
-            if self._has_begun or not (isinstance(error, BrokenPipeError) or "exited unexpectedly" in str(error)):
+            if not (isinstance(error, BrokenPipeError) or "exited unexpectedly" in str(error)):
                 raise
-            raise WorkerError(
-                "a worker process ended before its first batch; what it wrote to standard error says why"
-            ) from error
+            when = "in mid-epoch, killed or out of memory; make the loader anew, with its state"
+            if not self._has_begun:
+                when = "before its first batch; what it wrote to standard error says why"
+            raise WorkerError(f"a worker process ended {when}") from error
 
 
 def make(samples: Samples, job: Job, *, pool: ThreadPoolExecutor | None = None) -> Batch:

@@ -11,6 +11,7 @@ from dataset_catalog.sharing import Remainder, Sharing
 Shuffle = Literal["windows", "blocks", "none"]
 
 POOL_BYTES = 128 * 2**20
+_INTEGERS = ("batch_size", "seed", "block", "pool_bytes", "rank", "world_size", "workers", "prefetch")
 
 
 class LoaderKeywords(TypedDict, total=False):
@@ -58,6 +59,11 @@ class LoaderOptions:
     start_method: Literal["forkserver", "spawn"] = "forkserver"
 
     def __post_init__(self) -> None:
+        for name in _INTEGERS:
+            value = getattr(self, name)
+            if not hasattr(value, "__index__"):
+                raise WindowError(f"{name} must be an integer, got {value!r}")
+            object.__setattr__(self, name, int(value))  # of NumPy's: a state is JSON
         for name, least in {"block": 1, "prefetch": 1, "workers": 0, "pool_bytes": 0}.items():
             if getattr(self, name) < least:
                 raise WindowError(f"{name} must be >= {least}, got {getattr(self, name)}")
