@@ -23,8 +23,8 @@ from dataset_catalog.tables import contains
 from dataset_catalog.video import decode_gop, to_rgb
 
 LEAST_DB = 38.0  # of what is encoded anew: PSNR over all frames, RGB
-AS_EXPORTED = Encoding("h264-g10", crf=18, preset="veryfast", tune="fastdecode")
-_CRF_STEP = 4
+AS_EXPORTED = Encoding("h264-g10", preset="veryfast", tune="fastdecode", x264="")
+_CRFS = (18, 14, 10, 6, 2, 0)
 _IN_ORDER = ("av1", "libdav1d", "png", "mjpeg")  # a packet is one picture, shown in the order of decoding
 
 Times = NDArray[np.int64]
@@ -136,13 +136,11 @@ class StoredFilm:
 
     def encoded(self, wanted: Times) -> OutFilm:
         """Encoded anew, the finer the longer it is not near enough."""
-        encoding = AS_EXPORTED
-        while True:
-            packets, size = _encode(self.frames(wanted), encoding)
+        for crf in _CRFS:
+            packets, size = _encode(self.frames(wanted), replace(AS_EXPORTED, crf=crf))
             psnr_db = _psnr_db(self.frames(wanted), packets, size)
-            if psnr_db >= LEAST_DB or encoding.crf <= 0:
+            if psnr_db >= LEAST_DB:
                 break
-            encoding = replace(encoding, crf=max(0, encoding.crf - _CRF_STEP))
         keys = [key for _, key in packets]
         repeated = int((wanted < 0).sum())
         places = list(range(len(packets)))

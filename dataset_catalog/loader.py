@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from dataset_catalog.feed import Batch, Job, WorkerFeed, feed_by_threads
+from dataset_catalog.fork_server import start_ahead
 from dataset_catalog.options import LoaderOptions
 from dataset_catalog.order import ORDER_VERSION, Order, sample_seeds
 from dataset_catalog.resume import Fingerprint, Position, from_state, to_state
@@ -51,6 +52,8 @@ class Loader:
         self, samples: Samples, options: LoaderOptions, *, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self.samples, self.options = samples, options
+        if options.workers and options.start_method == "forkserver":
+            start_ahead()
         self.order: Order = samples.order(options.shuffling)
         self.stats = Stats()
         self._clock, self._sharing = clock, options.sharing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -25,7 +26,7 @@ class WorkerDataset(IterableDataset[Batch]):
     """
 
     def __init__(self, samples: Samples, options: LoaderOptions) -> None:
-        self._samples, self._options = samples, options
+        self._samples, self._options = samples, replace(options, workers=0)  # whoever iterates it has their own
         self._epoch = torch.zeros((), dtype=torch.int64)
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]  # workers that stay see it change
         self._made, self._resume_at = 0, Position(0, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import threading
@@ -24,6 +25,16 @@ from dataset_catalog import Catalog
 loader = Catalog.open({lake!r}).dataset("pick").windows({{"state": [0.0]}}{transform}).loader(8, workers=1)
 print("starting", flush=True)
 print(len(next(iter(loader))["task"]))
+"""
+GUARDED = """
+import multiprocessing, sys
+from dataset_catalog import Catalog
+def imported(sample, rng):
+    return sample | {{"imported": [name in sys.modules for name in ("dataset_catalog.worker_modules", "colorsys")]}}
+if __name__ == "__main__":
+    multiprocessing.set_forkserver_preload(["colorsys"])
+    windows = Catalog.open({lake!r}).dataset("pick").windows({{"state": [0.0]}}, transform=imported)
+    print(next(iter(windows.loader(8, workers=1)))["imported"][0])
 """
 CELL = """
 def brighten(sample, rng):
@@ -158,6 +169,25 @@ def test_a_script_without_a_guard_ends_with_a_sentence_that_says_so(lake: Any, t
     assert done.returncode == 1
     assert done.stdout == "starting\n", "the script was not run a second time"
     assert 'put what it does under `if __name__ == "__main__":`, or use workers=0' in done.stderr
+
+
+def test_workers_begin_with_their_modules_imported_and_with_those_the_program_asked_for(
+    lake: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "guarded.py"
+    path.write_text(GUARDED.format(lake=lake.storage.url))
+    done = run(str(path))
+    assert (done.stdout, done.stderr) == ("[True, True]\n", "")
+
+
+def test_what_workers_are_copies_of_has_no_thread_of_lance_as_a_copy_would_lack_it(lake: Any) -> None:
+    names = "{open(f'/proc/self/task/{one}/comm').read().strip() for one in os.listdir('/proc/self/task')}"
+    opened = f"lance.dataset({lake.storage.url + '/datasets/pick/steps.lance'!r}).count_rows()"
+    done = run("-c", f"import os, lance, dataset_catalog.worker_modules\nprint({names})\n{opened}\nprint({names})")
+    before, after = map(ast.literal_eval, done.stdout.splitlines())
+    own = Path(sys.executable).name[:15]
+    assert before <= {own, "jemalloc_bg_thd"}, "OpenBLAS and jemalloc see to forks themselves"
+    assert after - before, "this is how it would be seen"
 
 
 def test_what_a_prompt_defines_ends_with_a_sentence_that_says_so(lake: Any) -> None:
