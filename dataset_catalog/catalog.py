@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dataset_catalog import labels, schema, versions
 from dataset_catalog.clip import Clip
@@ -101,6 +102,9 @@ class Catalog:
         Raises `StorageError` for another kind of URL.
         """
         return cls(Storage.open(url, settings=settings))
+
+    def __repr__(self) -> str:
+        return f"<Catalog {self.storage.url}>"
 
     def robots(self) -> pa.Table:
         """One row a robot: recordings, segments, bytes, quarantined, gaps, start_ns, end_ns, received_ns (newest)."""
@@ -245,7 +249,10 @@ class Catalog:
         check_length(start_ns, end_ns)
         manifest = self._published.newest(versions.SEGMENTS)
         if manifest is None:
-            raise NoVideo("nothing is indexed yet: run the job index_segments")
+            raise NoVideo(
+                f"no segment is indexed in {self.storage.url}: run the job index_segments; of a dataset that was "
+                "imported see Dataset.windows, Dataset.frame or Dataset.contact_sheet"
+            )
         cut = find_cut(self.storage, manifest, robot, stream, start_ns=start_ns, end_ns=end_ns, recording=recording)
         check_one_piece(cut)
         return Clip(self.storage, cut, cut.start_ns)
@@ -280,7 +287,7 @@ class Catalog:
         number = None if version is None else versions.resolve(self.storage, chain, version)
         manifest = self._published.newest(chain) if number is None else self._published.read(chain, number)
         if manifest is None:
-            raise NotFound(f"no dataset named {name!r}; there are {self._published.begun()}")
+            raise self._unknown(name)
         return Dataset(Contents(self.storage, name, manifest, self._labels_at(label_version)))
 
     def pinned(self, source: str | Path | Mapping[str, Any]) -> Dataset:
@@ -300,7 +307,9 @@ class Catalog:
         return dataset.version
 
     def tags(self, name: str) -> dict[str, int]:
-        """The tags of a dataset, and the version that each names."""
+        """The tags of a dataset, and the version that each names. `NotFound` for a dataset that there is not."""
+        if self._published.newest(chain_of(name)) is None:
+            raise self._unknown(name)
         return versions.list_tags(self.storage, chain_of(name))
 
     def untag(self, name: str, tag: str) -> None:
@@ -342,6 +351,9 @@ class Catalog:
             raise NotFound(f"no dataset has an episode {unknown[0]!r}")
         return pa.Table.from_pylist([found[name] for name in ids], schema=labels.KEYS)
 
+    def _unknown(self, name: str) -> NotFound:
+        return NotFound(f"no dataset named {name!r}; there are {self._published.begun()} in {self.storage.url}")
+
     def _labels_at(self, version: int | None) -> Manifest | None:
         if version is None:
             return self._published.newest(versions.LABELS)
@@ -351,11 +363,27 @@ class Catalog:
         return segment_pictures(self.storage, self._published.newest(versions.SEGMENTS), keys)
 
     def _sights(self, rows: Sequence[Mapping[str, Any]]) -> list[bytes | None]:
-        """What a camera of the robot saw at the time of each find."""
+        """What a camera of the robot saw at the time of each find, or else in the middle of its episode."""
         asked = pa.table({name: [row[name] for row in rows] for name in ("robot_id", "t_ns")} | {"n": range(len(rows))})
         found = query(_SIGHTS, [self._published.segments(), View("asked", asked)])
         key = dict(zip(found["n"].to_pylist(), found["key"].to_pylist(), strict=True))
-        return self._pictures([key.get(number) for number in range(len(rows))])
+        seen = self._pictures([key.get(number) for number in range(len(rows))])
+        told = [n for n, row in enumerate(rows) if seen[n] is None and _is_of_an_episode(row["table"])]
+        middles = dict(zip(told, self._middles([rows[n] for n in told]), strict=True)) if told else {}
+        return [one or middles.get(n) for n, one in enumerate(seen)]
+
+    def _middles(self, rows: Sequence[Mapping[str, Any]]) -> list[bytes | None]:
+        """What was seen in the middle of the episode that begins at each find."""
+        found = {name: self.dataset(name) for name in self._published.datasets()}
+        times = pa.array({row["t_ns"] for row in rows}, pa.int64())
+        parts = [_with_dataset(dataset) for dataset in found.values()]
+        begun = [one for part in parts for one in part.filter(pc.is_in(part["start_ns"], times)).to_pylist()]
+        of = {(one["robot_id"], one["recording_id"], one["start_ns"]): one for one in begun}
+        asked = {number: of.get((row["robot_id"], row["recording_id"], row["t_ns"])) for number, row in enumerate(rows)}
+        there = {number: one for number, one in asked.items() if one is not None}
+        pictures = middles_of(found.__getitem__)(list(there.values()))
+        seen = dict(zip(there, pictures, strict=True))
+        return [seen.get(number) for number in asked]
 
 
 def _describe(contents: Contents) -> dict[str, object]:
@@ -368,6 +396,10 @@ def _describe(contents: Contents) -> dict[str, object]:
         "steps": sum(contents.episodes["steps"].to_pylist()),
         "cameras": contents.camera_names,
     }
+
+
+def _is_of_an_episode(table: str) -> bool:
+    return table == "labels" or table.endswith(".episodes")
 
 
 def _with_dataset(dataset: Dataset) -> pa.Table:

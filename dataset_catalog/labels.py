@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Mapping
 from typing import Any
+from unicodedata import category
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +31,7 @@ Value = str | bool | int | float | None
 MAP = pa.map_(pa.string(), pa.string())  # an episode's labels by name
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+LONGEST = 4096  # characters of a value
 _CHANGED = "labelled"  # the fact of a manifest that says in which version its labels were last changed
 _TRIES = 20  # others who label at the same moment
 KEYS = pa.schema([LABELS.field(name) for name in ("episode_id", "robot_id", "recording_id", "start_ns")])
@@ -71,6 +73,7 @@ def write(storage: Storage, episodes: pa.Table, values: Mapping[str, Value], *, 
     `StorageError` where we may not write.
     """
     texts = {name: _text(name, value) for name, value in values.items()}
+    _check_text("author", author)
     if not texts or not len(episodes):
         raise QueryError("a label needs an episode and a value")
     for attempt in range(_TRIES):
@@ -118,11 +121,22 @@ def _text(name: str, value: Value) -> str | None:
         raise QueryError(f"success is True, False or None, got {value!r}")
     if name in ("task", "notes") and not isinstance(value, str | None):
         raise QueryError(f"{name} is a text or None, got {value!r}")
+    if isinstance(value, str):
+        _check_text(name, value)
     if value is None or isinstance(value, str):
         return value
     if not isinstance(value, bool | int | float):
         raise QueryError(f"a label's value is a text, a number, True, False or None, got {value!r}")
     return json.dumps(value)
+
+
+def _check_text(name: str, text: object) -> None:
+    """What is shown to everybody from now on: no escape sequences, and nothing that is no Unicode."""
+    fits = isinstance(text, str) and len(text) <= LONGEST
+    if not fits or any(category(one) in ("Cc", "Cs") and one not in "\n\t" for one in str(text)):
+        raise QueryError(
+            f"{name} is a text of at most {LONGEST} characters, none of them for control, got {str(text)[:40]!r}"
+        )
 
 
 def keys_of(table: Any, where: str) -> pa.Table:

@@ -11,7 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 @contextmanager
 def bar(name: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, as long as the block lasts; call what it gives with how much is done, and of how much."""
+    """A bar on stderr, as long as the block lasts; call what it gives with how much is done, and of how much.
+
+    Only where somebody sees it: on a terminal, and in a notebook.
+    """
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -19,6 +22,8 @@ def bar(name: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as bars:
+    console = Console(stderr=True)
+    is_seen = console.is_terminal or console.is_jupyter
+    with Progress(*columns, console=console, transient=True, disable=quiet or not is_seen) as bars:
         task = bars.add_task(name, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)

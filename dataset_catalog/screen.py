@@ -63,5 +63,6 @@ def _cell(name: str, value: object) -> str:
 
 
 def _plain(text: str) -> str:
-    """Square brackets are text here, not rich's markup."""
-    return text.replace("[", r"\[")
+    """Square brackets are text here, not rich's markup; what would steer the terminal is written out."""
+    shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return shown.replace("[", r"\[")

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
 from dataset_catalog.__main__ import app
 from dataset_catalog.catalog import Catalog
+from dataset_catalog.screen import show
 from tests.dataset_catalog.lerobot_folders import write_folder
 
 
@@ -70,6 +72,20 @@ def test_a_selection_is_pinned_and_checked(url: str, tmp_path: Path) -> None:
     assert "steps was 18, is 17" in run(url, "pinned", str(path), code=2)
     nowhere = tmp_path / "none" / "set.json"
     assert f"cannot write {nowhere}: No such file" in run(url, "pin", "pick", "--out", str(nowhere), code=2)
+
+
+def test_what_is_printed_has_no_control_characters_of_robots(capsys: pytest.CaptureFixture[str]) -> None:
+    show(pa.table({"text": ["\x1b]0;evil\x07\x1b[2J\u202e [b] \n two"]}), as_json=False)
+    printed = capsys.readouterr().out
+    assert not set("\x1b\x07\u202e") & set(printed)
+    assert r"\x1b]0;evil\x07\x1b[2J\u202e [b] \n two" in printed
+
+
+def test_a_lake_that_has_nothing_is_named_with_what_was_asked_of_it(tmp_path: Path) -> None:
+    (tmp_path / "lake").mkdir()
+    lake = str(tmp_path / "lake")
+    assert f"no dataset named 'pick'; there are [] in {lake}" in run(lake, "show", "pick", code=2)
+    assert f"no dataset named 'pick'; there are [] in {lake}" in run(lake, "tags", "pick", code=2)
 
 
 def test_telemetry_search_statistics_and_lineage_are_printed(url: str) -> None:

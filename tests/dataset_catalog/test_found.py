@@ -15,6 +15,7 @@ import pytest
 
 from dataset_catalog.catalog import Catalog
 from dataset_catalog.errors import NotFound, NoVideo, QueryError
+from dataset_catalog.versions import SEGMENTS
 
 EVIL = '<script>alert("x")</script>'
 
@@ -55,6 +56,19 @@ def test_texts_are_escaped(catalog: Catalog) -> None:
 def test_a_find_shows_what_a_camera_saw_then(catalog: Catalog) -> None:
     (shown, *_) = pictures(catalog.search("slipped")._repr_html_())
     assert round(float(shown.mean()), -1) == 50  # of the segment in which the words were said
+
+
+def test_a_find_in_a_lake_without_segments_shows_its_episode(catalog: Catalog) -> None:
+    catalog.label("e1", remark="a wave too")
+    bare = Catalog(catalog.storage, pinned={SEGMENTS: None})
+    assert len(bare.search("wave")) == 3
+    ours, theirs = pictures(bare.search("wave")._repr_html_()), pictures(bare.episodes()._repr_html_())
+    assert len(ours) == 3
+    assert np.array_equal(ours[0], theirs[1])
+
+
+def test_a_catalog_says_which_lake_it_is(catalog: Catalog) -> None:
+    assert repr(catalog) == f"<Catalog {catalog.storage.url}>"
 
 
 def test_a_long_list_shows_its_beginning(catalog: Catalog) -> None:

@@ -39,6 +39,17 @@ def test_a_label_is_there_from_the_next_opening_on_and_can_be_taken_back(catalog
     assert len(catalog.labels(1)) == 4
 
 
+@pytest.mark.parametrize("text", ["a\x1b[31mb", "\x00", "\ud800", "x" * 4097, "a\x7f"])
+def test_a_label_is_a_text_that_can_be_stored_and_shown(catalog: Catalog, text: str) -> None:
+    for values in ({"grip": text}, {"task": text}):
+        with pytest.raises(QueryError, match="at most 4096 characters, none of them for control"):
+            catalog.label("e0", author="Ada", **values)
+    with pytest.raises(QueryError, match="author is a text of"):
+        catalog.label("e0", author=text, grip="firm")
+    assert catalog.label("e0", author="Ádá", notes="two\nlines\tand a tab", grip="ж") == 1
+    assert len(catalog.labels()) == 2
+
+
 def test_task_success_and_notes_stand_in_for_what_the_robot_said(catalog: Catalog) -> None:
     catalog.label("e0", success=False, task="spill water", notes="the cup was full")
     dataset = catalog.dataset("pick", 1)
