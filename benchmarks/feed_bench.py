@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks import feed_footage, feed_lake, feed_lerobot
 from benchmarks.feed_loops import Asked
-from benchmarks.feed_packets import Footage
+from benchmarks.feed_packets import ORIGINAL, PAIRS, Footage
 from benchmarks.feed_sides import ROOT, Side, side
 from benchmarks.measure import BenchmarkFailed, console
 from dataset_catalog.storage import Storage
@@ -51,6 +51,11 @@ class Bench:
     def lake(self) -> Path:
         return self.folder / "lake"
 
+    @property
+    def pairs(self) -> Path:
+        """A lake with the original and our rendition of GOPs of two, both at 640×480."""
+        return self.folder / "lake-pairs"
+
     def asked(self, rendition: str) -> Asked:
         return Asked(lake=str(self.lake), frames_each=self.footage.frames, rendition=rendition)
 
@@ -84,7 +89,14 @@ def store_theirs(bench: Bench) -> None:
 
 
 def store_lerobot(bench: Bench) -> None:
+    """As LeRobot has it, and ours in GOPs of two to compare it with."""
+    feed_footage.make(bench.footage)
+    once(bench.pairs, lambda place: _store_pairs(bench, place))
     once(bench.folder / "lerobot", lambda place: feed_lerobot.store(place, bench.footage))
+
+
+def _store_pairs(bench: Bench, place: Path) -> None:
+    feed_lake.write_footage(Storage.open(str(place)), bench.footage, (), forms=(ORIGINAL, PAIRS))
 
 
 def _store(bench: Bench, name: str, place: Path) -> None:

@@ -10,8 +10,10 @@ from benchmarks import feed_lerobot
 from benchmarks.feed_bench import Bench, limit, ours, store_lerobot, store_ours
 from benchmarks.feed_check import tell_quality
 from benchmarks.feed_figures import Figure, not_measured, ratio, take_turns
-from benchmarks.feed_packets import ORIGINAL
+from benchmarks.feed_packets import LEROBOT as LEROBOT_FORM
+from benchmarks.feed_packets import ORIGINAL, PAIRS
 from benchmarks.feed_sides import side
+from benchmarks.measure import console
 
 # By frames of a window: windows of a batch, as a float32 frame takes 3.7 MB; and LeRobot's share of a round's batches.
 WINDOWS = {1: (16, 0.25), 2: (16, 0.2), 8: (8, 0.1)}
@@ -39,16 +41,17 @@ def of_full(bench: Bench) -> Iterator[Figure]:
 
 
 def of_lerobot(bench: Bench) -> Iterator[Figure]:
-    """At 640×480, windows of 1, 2 and 8 frames."""
+    """At 640×480, windows of 1, 2 and 8 frames; ours of the rendition that is meant for such, in GOPs of two."""
     if isinstance(bench.lerobot, str):
         yield from (not_measured(name, bench.lerobot) for name in LEROBOT)
         return
-    store_ours(bench)
     store_lerobot(bench)
+    each = {name: bench.footage.payload_bytes(name) / len(bench.footage) for name in (PAIRS, LEROBOT_FORM)}
+    console.print("  bytes of pictures a frame: " + ", ".join(f"{name} {size:,.0f}" for name, size in each.items()))
     libraries = str(feed_lerobot.ffmpeg_libraries(bench.lerobot.parents[1]))
     told = {"HF_HUB_OFFLINE": "1", "LD_LIBRARY_PATH": libraries}
     for frames, (batch, share) in WINDOWS.items():
-        asked = replace(bench.asked(ORIGINAL), frames=frames, batch=batch, floats=True)
+        asked = replace(bench.asked(PAIRS), lake=str(bench.pairs), frames=frames, batch=batch, floats=True)
         words = [str(bench.folder / "lerobot"), str(batch), str(frames)]
         theirs = side("lerobot", "benchmarks.feed_lerobot_reader", words, python=bench.lerobot, environment=told)
         with ours("ours", asked) as our_side, theirs as their_side:

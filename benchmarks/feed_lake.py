@@ -1,7 +1,8 @@
 """The footage as a dataset of ours, and datasets of numbers alone; committed as the jobs do it.
 
-`feed` has the original video, and both renditions as `Dataset.materialize` makes them; 26 joints and as many actions
-come with every frame. `numbers` is made in two sizes, to see what opening costs.
+`feed` has the original video, and renditions: those at 224×224 as `Dataset.materialize` makes them, or the one at
+640×480 that the footage holds already. 26 joints and as many actions come with every frame. `numbers` is made in two
+sizes, to see what opening costs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from benchmarks.camera import HEIGHT, WIDTH
 from benchmarks.feed_footage import GOP
-from benchmarks.feed_packets import DOF, FPS, ORIGINAL, SIZE, Footage, values
+from benchmarks.feed_packets import DOF, FPS, ORIGINAL, PAIRS, SIZE, Footage, values
 from dataset_catalog import Catalog, publish, versions
 from dataset_catalog.encoding import Codec
 from dataset_catalog.schema import EPISODES, GOPS, SERIES, STATISTICS, steps_schema
@@ -26,19 +27,26 @@ from ray_jobs import upkeep
 
 DATASET, CAMERA = "feed", "head"
 SMALL, PICTURES = "h264-g10-224x224", "jpeg-224x224"
+GOPS_OF = {ORIGINAL: GOP, PAIRS: 2}  # frames
 CODECS: dict[str, Codec] = {SMALL: "h264-g10", PICTURES: "jpeg"}
 START_NS = 1_760_000_000_000_000_000
 TOLERANCE_NS = 10_000_000
 STEPS_OF_ONE, EPISODES_AT_ONCE = 1_000, 100  # of `numbers`
 
 
-def write_footage(storage: Storage, footage: Footage, renditions: Sequence[str] = (SMALL, PICTURES)) -> None:
-    """The dataset `feed` in a lake of its own, with the original video and these renditions."""
+def write_footage(
+    storage: Storage,
+    footage: Footage,
+    renditions: Sequence[str] = (SMALL, PICTURES),
+    *,
+    forms: Sequence[str] = (ORIGINAL,),
+) -> None:
+    """The dataset `feed` in a lake of its own, with these forms of the video, and these renditions of the original."""
     sizes, named = {"state": DOF, "action": DOF}, list(range(footage.episodes))
     batches = {
         "steps": (_steps(sizes, episode, footage.frames, cameras=[CAMERA]) for episode in named),
         "series": (_series(sizes, episode, footage.frames) for episode in named),
-        "gops": (_gops(footage, episode) for episode in named),
+        "gops": (_gops(footage, form, episode) for episode in named for form in forms),
         "statistics": iter(()),
         "episodes": iter([_episodes(sizes, named, footage.frames, cameras=[CAMERA])]),
     }
@@ -113,15 +121,16 @@ def _series(sizes: dict[str, int], episode: int, frames: int) -> pa.RecordBatch:
     return _batch(SERIES, columns)
 
 
-def _gops(footage: Footage, episode: int) -> pa.RecordBatch:
-    packets, at = footage.packets(ORIGINAL, episode), times(episode, footage.frames).tolist()
-    gops = in_groups(packets, GOP)
+def _gops(footage: Footage, form: str, episode: int) -> pa.RecordBatch:
+    packets, at = footage.packets(form, episode), times(episode, footage.frames).tolist()
+    length = GOPS_OF[form]
+    gops = in_groups(packets, length)
     count = len(gops)
     same = {
         "episode_id": episode_id(episode),
         "robot_id": "g1",
         "camera": CAMERA,
-        "rendition": ORIGINAL,
+        "rendition": form,
         "codec": "h264",
         "width": WIDTH,
         "height": HEIGHT,
@@ -132,9 +141,9 @@ def _gops(footage: Footage, episode: int) -> pa.RecordBatch:
     columns: dict[str, Any] = {name: [value] * count for name, value in same.items()}
     columns |= {
         "gop": list(range(count)),
-        "start_ns": at[::GOP],
+        "start_ns": at[::length],
         "packet_bytes": [[len(packet) for packet in gop] for gop in gops],
-        "frame_t_ns": in_groups(at, GOP),
+        "frame_t_ns": in_groups(at, length),
         "payload": lance.blob_array([b"".join(gop) for gop in gops]),
     }
     return _batch(GOPS, columns)

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from benchmarks.camera import HEIGHT, WIDTH
 from benchmarks.feed_footage import GOP
 from benchmarks.feed_lake import CAMERA, DATASET
-from benchmarks.feed_packets import FPS, HORIZON, ORIGINAL, SIZE
+from benchmarks.feed_packets import FPS, HORIZON, ORIGINAL, PAIRS, SIZE
 from benchmarks.feed_protocol import serve
 from dataset_catalog import Catalog, horizon
 from dataset_catalog.dataset import Dataset
@@ -68,7 +68,7 @@ class Asked:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width)"""
-        return (HEIGHT, WIDTH) if self.rendition == ORIGINAL else (SIZE, SIZE)
+        return (HEIGHT, WIDTH) if self.rendition in (ORIGINAL, PAIRS) else (SIZE, SIZE)
 
     def dataset(self) -> Dataset:
         return Catalog.open(self.lake).dataset(DATASET)
