@@ -81,6 +81,7 @@ def test_every_cell_of_the_notebook_runs(folder: Path) -> None:
     run("fleetfeed import-lerobot my_dataset lake")
     names: dict[str, Any] = {}
     cells = [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert "pandas()" not in "".join(line for cell in cells for line in cell["source"])  # no extra brings it
     shown = [show("".join(cell["source"]), names) for cell in cells]
     pages = [one._repr_html_() for one in shown if hasattr(one, "_repr_html_")]
     assert sum('<img src="data:image/jpeg' in page for page in pages) == 2
