@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from dataset_catalog import publish, versions
 from dataset_catalog.errors import FormatError
-from dataset_catalog.lerobot_episode import Layout, Made, episode_id_of, layout_of, make_rows
+from dataset_catalog.lerobot_episode import Layout, Made, Rounded, episode_id_of, layout_of, make_rows
 from dataset_catalog.lerobot_files import LeRobotFiles, SourceEpisode
 from dataset_catalog.rendition import H264_G10, Fidelity
 from dataset_catalog.schema import EPISODES, GOPS, SERIES, STATISTICS
@@ -59,7 +59,8 @@ def import_lerobot(
 
     name, robot  else those of the folder and of the dataset's `robot_type`
 
-    Numbers are kept as float32; `notes` names each feature that lost something by it, and those that are no numbers.
+    Numbers are kept as float32: every one that it holds is exact, whatever its type, and goes out again as it was.
+    `notes` names each feature that has others, and those that are no numbers.
     Raises `FormatError` for what cannot be read, or where `name` is another dataset already, and `StorageError` where
     the lake cannot be written. Then nothing more is published, and the next run goes on.
     """
@@ -166,10 +167,15 @@ def _told(files: LeRobotFiles) -> tuple[str, ...]:
 
 
 def _notes(done: Sequence[Made]) -> Iterator[str]:
-    worst: dict[str, float] = {}
+    rounded: dict[str, Rounded] = {}
     for one in done:
-        worst |= {name: max(lost, worst.get(name, 0.0)) for name, lost in one.rounded.items()}
-    yield from (f"{name} is rounded to float32, by {lost:.3g} at most" for name, lost in worst.items() if lost)
+        rounded |= {name: it.joined(rounded[name]) if name in rounded else it for name, it in one.rounded.items()}
+    for name, it in rounded.items():
+        if it.numbers:
+            yield (
+                f"{name}: {it.numbers:,} of {it.of:,} numbers are rounded to float32, by {it.worst:.3g} at most; "
+                "an export has them rounded"
+            )
     total = Fidelity.join(one.fidelity for one in done)
     if total.frames:
         weights = f"{total.source_bytes / total.frames:,.0f} → {total.bytes / total.frames:,.0f} bytes a frame"

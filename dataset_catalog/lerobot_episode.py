@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -68,7 +68,18 @@ class Made:
     statistics: pa.RecordBatch
     row: dict[str, Any]
     fidelity: Fidelity
-    rounded: dict[str, float]
+    rounded: dict[str, Rounded]
+
+
+class Rounded(NamedTuple):
+    """How many of a feature's numbers float32 does not hold, of how many, and by how much the worst is off then."""
+
+    numbers: int
+    of: int
+    worst: float
+
+    def joined(self, other: Rounded) -> Rounded:
+        return Rounded(self.numbers + other.numbers, self.of + other.of, max(self.worst, other.worst))
 
 
 def layout_of(files: LeRobotFiles) -> Layout:
@@ -95,7 +106,8 @@ def make_rows(files: LeRobotFiles, layout: Layout, source: SourceEpisode, name: 
     episode = Taken(identity, robot, identity, "; ".join(source.tasks), int(times[0]), int(times[-1]) + period_ns)
     series, rounded = {}, {}
     for short, column in layout.columns.items():
-        values, rounded[short] = _values(rows[layout.features[short]], column.size)
+        feature = layout.features[short]
+        values, rounded[feature] = _values(rows[feature], column.size)
         series[short] = Series(times, values, column.names)
     frames, gops, fidelity = {}, [], Fidelity()
     for camera in layout.cameras:
@@ -184,14 +196,15 @@ def _times(rows: pa.Table, fps: float, start_ns: int) -> NDArray[np.int64]:
     return times
 
 
-def _values(column: Any, size: int) -> tuple[NDArray[np.float32], float]:
-    """(n, size) float32, and by how much the worst number differs from the source's."""
+def _values(column: Any, size: int) -> tuple[NDArray[np.float32], Rounded]:
+    """(n, size) float32, and what that made of the source's numbers."""
     flat = flat_numbers(column)
     if len(flat) != len(column) * size:
         raise FormatError(f"a feature of {size} numbers has {len(flat)} in {len(column)} rows")
-    values = flat.astype(np.float32)
-    lost = np.abs(values.astype(np.float64) - flat.astype(np.float64))
-    return values.reshape(-1, size), float(np.nanmax(lost, initial=0.0))
+    with np.errstate(over="ignore", invalid="ignore"):  # a number may be beyond float32, or be none at all
+        values = flat.astype(np.float32)
+        off = np.abs(values.astype(np.longdouble) - flat.astype(np.longdouble))  # which holds every int64, too
+    return values.reshape(-1, size), Rounded(int((off > 0).sum()), flat.size, float(np.nanmax(off, initial=0.0)))
 
 
 def _size(feature: dict[str, Any]) -> int:

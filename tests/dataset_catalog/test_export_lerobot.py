@@ -88,6 +88,39 @@ def test_what_went_out_comes_in_the_same(dataset: Dataset, tmp_path: Path, versi
         assert original(again, episode) == original(dataset, episode)
 
 
+@pytest.mark.parametrize(
+    ("type_", "exact", "rounded"),
+    [
+        (pa.float64(), [0.5, -3.0, 2.0**-140, float("inf"), float("nan")], [0.1, 1e300]),
+        (pa.int64(), [0, -7, 2**24, 2**62], [2**24 + 1, 2**53 + 1]),
+        (pa.int32(), [-(2**31), 12], [2**24 + 1]),
+    ],
+)
+def test_numbers_that_float32_holds_go_out_as_they_came_in_and_a_feature_with_others_is_named(
+    tmp_path: Path, type_: Any, exact: list[Any], rounded: list[Any]
+) -> None:
+    for name, numbers in {"good": exact, "bad": exact + rounded}.items():
+        folder, length = write_folder(tmp_path / name, [8]), 8
+        path, info = folder / DATA["v2.1"].format(0), json.loads((folder / "meta/info.json").read_text())
+        info["features"]["next.reward"]["dtype"] = str(type_).replace("double", "float64")
+        (folder / "meta/info.json").write_text(json.dumps(info))
+        rows = pq.read_table(path)
+        column = pa.array((numbers * length)[:length], type_)
+        pq.write_table(rows.set_column(rows.schema.get_field_index("next.reward"), "next.reward", column), path)
+        notes = import_lerobot(folder, tmp_path / "lake").notes
+        of = sum(one in rounded for one in column.to_pylist())
+        told = [note for note in notes if note.startswith(f"next.reward: {of} of 8 numbers are rounded to float32")]
+        assert len(told) == (1 if name == "bad" else 0) == len(notes)
+    export_lerobot(Catalog.open(str(tmp_path / "lake")).dataset("good"), tmp_path / "out")
+    found, wanted = (
+        pq.read_table(tmp_path / "out" / DATA["v3.0"].format(0)),
+        pq.read_table(tmp_path / "good" / DATA["v2.1"].format(0)),
+    )
+    for name in ("next.reward", "timestamp", "frame_index", "episode_index", "index", "task_index"):
+        assert found[name].type == wanted[name].type
+        assert np.array_equal(found[name].to_numpy(), wanted[name].to_numpy(), equal_nan=True), name
+
+
 def test_episodes_that_share_a_file_and_a_row_group_come_in_each_by_itself(dataset: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "small"
     export_lerobot(dataset, out)
