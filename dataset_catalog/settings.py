@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dataset_catalog.errors import SettingsError
@@ -46,6 +46,24 @@ def _read_table(name: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise SettingsError(f"{name} in {config} must be a table: [{name}]")
     return found
+
+
+def sentence_of(error: ValidationError) -> str | None:
+    """Which settings are wrong: the variable, or the name in the file, and its value. None for what are no settings."""
+    kinds = {kind.__name__: kind for kind in TableSettings.__subclasses__()}
+    kind = kinds.get(error.title)
+    if kind is None:
+        return None
+    return "; ".join(f"{_named(kind, one)}: {one['msg']}" for one in error.errors(include_url=False))
+
+
+def _named(kind: type[TableSettings], wrong: Any) -> str:
+    """`NAME='value'`, without the value of a secret."""
+    name = ".".join(map(str, wrong["loc"]))
+    variable = f"{kind.model_config['env_prefix']}{name}".upper()
+    if variable not in os.environ:
+        variable = f"{name} of [{kind.table}]"
+    return variable if "secret" in name or not name else f"{variable}={wrong['input']!r}"
 
 
 class StorageSettings(TableSettings):

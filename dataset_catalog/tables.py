@@ -7,13 +7,17 @@ from typing import Any
 
 import lance
 
-from dataset_catalog.errors import NotFound
+from dataset_catalog.errors import NotFound, StorageError
 from dataset_catalog.storage import Storage
 from dataset_catalog.versions import Manifest, table_uri
 
 
 def open_table(storage: Storage, chain: str, manifest: Manifest, table: str) -> Any:
-    """A `lance.LanceDataset`. Raises `NotFound` if the manifest does not name the table or its version is gone."""
+    """A `lance.LanceDataset`.
+
+    Raises `NotFound` if the manifest does not name the table or its version is gone, `StorageError` where the store
+    cannot be reached or refuses us: what is there stays there, and another try may have it.
+    """
     version = manifest.tables.get(table)
     if version is None:
         raise NotFound(f"{chain} version {manifest.n} has no table {table!r}; it has {sorted(manifest.tables)}")
@@ -21,6 +25,8 @@ def open_table(storage: Storage, chain: str, manifest: Manifest, table: str) -> 
     try:
         return lance.dataset(uri, version=version, storage_options=storage.lance_options())
     except (ValueError, OSError) as error:
+        if "not found" not in str(error).lower():  # Lance has one class for all of it
+            raise StorageError(f"cannot reach {storage.where}: {error}") from error
         raise NotFound(f"{uri} has no Lance version {version}, which {chain} version {manifest.n} names") from error
 
 

@@ -213,13 +213,22 @@ def _check(name: str, spec: Path | None, *, dry_run: bool, which: Mapping[str, s
 
 @contextmanager
 def _told(name: str) -> Iterator[None]:
-    """An error of ours is one sentence and exit code 1."""
+    """An error of ours is one sentence and exit code 1; of a setting that cannot be read it is 2."""
+    from pydantic import ValidationError
+
     from dataset_catalog.errors import CatalogError
+    from dataset_catalog.settings import sentence_of
     from ingest_serve.errors import IngestError
     from ray_jobs.errors import JobError
 
     try:
         yield
+    except ValidationError as error:
+        said = sentence_of(error)
+        if said is None:
+            raise
+        screen.errors.print(f"{name} cannot begin: {said}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(2) from error
     except (JobError, CatalogError, IngestError, OSError) as error:  # the last is Lance's, for a store that failed
         screen.errors.print(f"{name} published nothing more: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error

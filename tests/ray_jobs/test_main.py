@@ -70,6 +70,34 @@ def test_a_spec_that_cannot_be_used_is_told_in_one_sentence(robot: Any, tmp_path
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("FLEETFEED_JOBS_READ_THREADS", "many", "FLEETFEED_JOBS_READ_THREADS='many': Input should be a valid integer"),
+        ("FLEETFEED_JOBS_KEEP_RAW_DAYS", "-1", "FLEETFEED_JOBS_KEEP_RAW_DAYS='-1': Input should be greater than 0"),
+    ],
+)
+def test_a_setting_that_cannot_be_read_is_told_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv("FLEETFEED_STORAGE_URL", str(tmp_path))
+    monkeypatch.setenv(variable, value)
+    for words in (["run", "index_segments"], ["loop"]):
+        done = CliRunner().invoke(app, words)
+        assert (done.exit_code, done.output.count("\n")) == (2, 1)
+        assert f"cannot begin: {message}" in done.output
+
+
+def test_a_wrong_line_of_the_settings_file_is_told_by_its_name_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "config.toml").write_text("[jobs]\nthreads = 3\n")
+    monkeypatch.setenv("FLEETFEED_CONFIG", str(tmp_path / "config.toml"))
+    monkeypatch.setenv("FLEETFEED_STORAGE_URL", str(tmp_path))
+    done = CliRunner().invoke(app, ["run", "index_segments"])
+    assert (done.exit_code, "threads of [jobs]=3: Extra inputs are not permitted" in done.output) == (2, True)
+
+
 def test_every_job_is_listed() -> None:
     listed = CliRunner().invoke(app, ["list"])
     assert all(name in listed.stdout for name in JOBS)
