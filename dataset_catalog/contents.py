@@ -15,7 +15,7 @@ from dataset_catalog.labels import applied, current
 from dataset_catalog.sampling import Policy
 from dataset_catalog.sql import View, query
 from dataset_catalog.storage import Storage
-from dataset_catalog.tables import contains, open_table
+from dataset_catalog.tables import contains, open_table, read
 from dataset_catalog.versions import DATASETS, Manifest
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Contents:
     def episodes(self) -> pa.Table:
         """All rows of `episodes` with the labels applied, by (robot, start, id), without the long columns."""
         names = [name for name in self.table("episodes").schema.names if name not in LONG]
-        rows = self.table("episodes").to_table(columns=names)
+        rows = read(self.table("episodes"), columns=names)
         labels = current(self.storage, self.labels)
         if not len(labels):
             return rows.sort_by(ORDER).append_column("labels", _no_maps(len(rows)))
@@ -79,7 +79,7 @@ class Contents:
     def long(self, episode_ids: pa.Array | None = None) -> pa.Table:
         """The long columns of these episodes, or of all, with `episode_id`; in any order."""
         where = None if episode_ids is None else contains("episode_id", episode_ids.to_pylist())
-        return self.table("episodes").to_table(columns=["episode_id", *LONG], filter=where)
+        return read(self.table("episodes"), columns=["episode_id", *LONG], filter=where)
 
     @cached_property
     def tasks(self) -> tuple[str, ...]:
@@ -124,7 +124,7 @@ class Contents:
         table = self.table("episodes")
         count = table.count_rows()
         if count <= _ASKED:
-            return table.to_table(columns=["columns"])["columns"]
+            return read(table, columns=["columns"])["columns"]
         chosen = np.unique(np.linspace(0, count - 1, _ASKED).round().astype(np.int64))
         return table.take(chosen.tolist(), columns=["columns"])["columns"]
 

@@ -19,7 +19,7 @@ from dataset_catalog.labels import version_of
 from dataset_catalog.selection import Selection, part_of
 from dataset_catalog.statistics import Statistics
 from dataset_catalog.storage import Storage
-from dataset_catalog.tables import contains
+from dataset_catalog.tables import contains, read
 from dataset_catalog.times import Time, to_ns
 from dataset_catalog.versions import DATASETS, Manifest
 
@@ -341,12 +341,12 @@ class Dataset:
     def _rows_of(self, table: Any, where: str | None) -> pa.Table:
         """A table's rows of the selected episodes; of many episodes they are sorted out after reading."""
         if self._narrowed is None:
-            return table.to_table(filter=where)
+            return read(table, filter=where)
         ids = self.selection.ids
         if len(ids) <= _NAMED:
             named = contains("episode_id", ids.to_pylist())
-            return table.to_table(filter=named if where is None else f"{where} AND {named}")
-        rows = table.to_table(filter=where)
+            return read(table, filter=named if where is None else f"{where} AND {named}")
+        rows = read(table, filter=where)
         return rows.filter(pc.is_in(rows["episode_id"], ids))
 
     def _place(self, row: int | tuple[str, int]) -> tuple[str, int]:

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dataset_catalog.errors import DecodeError, NotFound, WindowError
-from dataset_catalog.tables import contains
+from dataset_catalog.tables import contains, read
 
 if TYPE_CHECKING:
     from dataset_catalog.dataset import Dataset
@@ -214,7 +214,7 @@ class EpisodeReader:
     def _scan(self, table: str, columns: list[str], rows: str) -> pa.Table:
         is_gops = table == "gops"
         options = {"with_row_id": is_gops, "with_row_address": is_gops}
-        return self._dataset.table(table).to_table(columns=columns, filter=rows, **options)
+        return read(self._dataset.table(table), columns=columns, filter=rows, **options)
 
 
 def _by(table: pa.Table, *keys: str, order: str) -> Iterator[tuple[tuple[str, ...], pa.Table]]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from dataset_catalog import versions
 from dataset_catalog.contents import Contents
 from dataset_catalog.errors import NotFound
-from dataset_catalog.tables import contains, open_table
+from dataset_catalog.tables import contains, open_table, read
 
 LINEAGE = pa.schema([("name", pa.string()), ("t_ns", pa.int64()), ("key", pa.string()), ("sha256", pa.string())])
 
@@ -33,7 +33,7 @@ def trace(contents: Contents, place: tuple[str, int]) -> pa.Table:
 def _step(contents: Contents, place: tuple[str, int]) -> Row:
     episode, number = place
     where = f"{contains('episode_id', [episode])} AND step = {int(number)}"
-    found: list[Row] = contents.table("steps").to_table(filter=where).to_pylist()
+    found: list[Row] = read(contents.table("steps"), filter=where).to_pylist()
     if not found:
         raise NotFound(f"{contents.name} v{contents.manifest.n} has no step {number} of episode {episode!r}")
     return found[0]
@@ -54,7 +54,7 @@ def _gops(contents: Contents, episode: str, camera: str, gop: int) -> list[Row]:
     """This GOP in each of the camera's renditions: the step's numbers fit one of them."""
     where = f"{contains('episode_id', [episode])} AND {contains('camera', [camera])} AND gop = {gop}"
     columns = ["frame_t_ns", "source_key", "source_sha256"]
-    rows: list[Row] = contents.table("gops").to_table(columns=columns, filter=where).to_pylist()
+    rows: list[Row] = read(contents.table("gops"), columns=columns, filter=where).to_pylist()
     return rows
 
 
@@ -94,5 +94,5 @@ def _filmed(contents: Contents, episode: str) -> set[str]:
     """The objects that the episode's GOPs were cut from."""
     if "gops" not in contents.manifest.tables:
         return set()
-    rows = contents.table("gops").to_table(columns=["source_key"], filter=contains("episode_id", [episode]))
+    rows = read(contents.table("gops"), columns=["source_key"], filter=contains("episode_id", [episode]))
     return set(rows["source_key"].to_pylist())

@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from dataset_catalog.errors import QueryError
+from dataset_catalog.errors import QueryError, StorageError
 from dataset_catalog.schema import NOT_IN_SQL
 
 SEALED = {
@@ -24,6 +24,7 @@ SEALED = {
 
 
 _NOT_PUSHED = "No match for FieldRef"  # of Arrow, which then lacks a column that only the condition asks for
+_UNREAD = "External error: "  # of Lance, whose files are gone or damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def query(
     """The result of one SELECT (or DESCRIBE, SHOW, SUMMARIZE) over the views.
 
     Raises `QueryError` with one sentence for anything else, for SQL that does not parse, bind or run, and for what
-    exceeds the bounds.
+    exceeds the bounds; `StorageError` where a table's files cannot be read.
     """
     views = list(views)
     try:
@@ -80,6 +81,8 @@ def _query(
         except duckdb.InterruptException as error:
             raise QueryError(f"the query took longer than {bounds.seconds if bounds else 0:g} s") from error
         except duckdb.Error as error:
+            if _UNREAD in str(error) and _NOT_PUSHED not in str(error):
+                raise StorageError(f"a table cannot be read: {_sentence(error)}") from error
             kind = _NotPushed if _NOT_PUSHED in str(error) else QueryError
             raise kind(_sentence(error)) from error
 
@@ -132,5 +135,5 @@ def _check_select(sql: str) -> None:
 
 def _sentence(error: duckdb.Error) -> str:
     """DuckDB's message without the picture of the line."""
-    text = str(error).split("\n\nLINE ")[0]
+    text = str(error).split("\n\nLINE ")[0].split(", /rustc/")[0]
     return " ".join(text.split())

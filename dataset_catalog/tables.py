@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import lance
+import pyarrow as pa
 
 from dataset_catalog.errors import NotFound, StorageError
 from dataset_catalog.storage import Storage
@@ -28,6 +29,15 @@ def open_table(storage: Storage, chain: str, manifest: Manifest, table: str) -> 
         if "not found" not in str(error).lower():  # Lance has one class for all of it
             raise StorageError(f"cannot reach {storage.where}: {error}") from error
         raise NotFound(f"{uri} has no Lance version {version}, which {chain} version {manifest.n} names") from error
+
+
+def read(table: Any, **asked: Any) -> pa.Table:
+    """`table.to_table(**asked)`. Raises `StorageError`, which names the table, where its files cannot be read."""
+    try:
+        return table.to_table(**asked)
+    except (OSError, pa.ArrowException) as error:
+        why = str(error).split(", /")[0]  # without the line of Lance's own source
+        raise StorageError(f"cannot read {table.uri}: {why}") from error
 
 
 def contains(column: str, values: Iterable[str]) -> str:
