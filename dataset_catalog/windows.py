@@ -110,14 +110,25 @@ class Windows:
         return Normalizer.of(self.spec)
 
     def batch(
-        self, windows: NDArray[np.int64], *, seeds: NDArray[np.uint64] | None = None, pool: Executor | None = None
+        self,
+        windows: Sequence[int] | NDArray[np.int64],
+        *,
+        seeds: NDArray[np.uint64] | None = None,
+        pool: Executor | None = None,
     ) -> Batch:
         """The windows with these numbers, in this order. Each GOP is fetched and decoded once for all of them.
 
         seeds  one a window, of the generator that `transform` gets; None: the windows' own numbers
         """
-        places = self.dataset.selection.locate(windows)
-        return self.at(places, seeds=windows.astype(np.uint64) if seeds is None else seeds, pool=pool)
+        numbers = np.asarray(windows) if np.size(windows) else np.zeros(0, np.int64)
+        if (
+            numbers.ndim != 1
+            or numbers.dtype.kind not in "iu"
+            or (numbers.size and not 0 <= numbers.min() <= numbers.max() < len(self))
+        ):
+            raise IndexError(f"windows are numbered from 0 to {len(self) - 1}, got {str(windows)[:80]}")
+        places = self.dataset.selection.locate(numbers.astype(np.int64))
+        return self.at(places, seeds=numbers.astype(np.uint64) if seeds is None else seeds, pool=pool)
 
     def at(
         self, places: Sequence[Place], *, seeds: NDArray[np.uint64] | None = None, pool: Executor | None = None

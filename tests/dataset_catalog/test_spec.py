@@ -56,3 +56,13 @@ def test_what_is_no_size_of_a_picture_is_named(lake: Any, size: object) -> None:
 def test_a_kind_of_argument_that_was_not_meant_is_named(lake: Any, asked: Any, sentence: str) -> None:
     with pytest.raises(WindowError, match=sentence):
         lake.catalog.dataset("pick").windows(**asked)
+
+
+def test_windows_are_asked_for_by_numbers_however_they_are_listed(lake: Any) -> None:
+    windows = lake.catalog.dataset("pick").windows({"state": 0.0})
+    ids = windows.batch(np.array([3, 0]))["sample_id"]
+    assert windows.batch([3, 0])["sample_id"] == windows.batch((np.int32(3), 0))["sample_id"] == ids
+    assert windows.batch([])["sample_id"] == []
+    for numbers in ([len(windows)], [-1], [0.5], ["a"], 10**9):
+        with pytest.raises(IndexError, match="windows are numbered from 0 to 203, got"):
+            windows.batch(numbers)
