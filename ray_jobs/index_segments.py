@@ -24,6 +24,7 @@ from ray_jobs.cluster import Item, Part, Progress, fan_out, no_progress
 from ray_jobs.examine import examine_apart, fetch
 from ray_jobs.gaps import last_seq_at, missing_row
 from ray_jobs.sandbox import Sandbox
+from ray_jobs.segments_table import EXPIRING
 from ray_jobs.settings import JobsSettings
 from ray_jobs.summary import Summary, run_in_pieces
 
@@ -107,10 +108,15 @@ class _Piece:
             self._begun(),
             {TABLE: written},
             positions=backlog.reached.positions,
-            facts=backlog.reached.facts(),
+            facts=self._marked() | backlog.reached.facts(),
             now_ns=time.time_ns(),
         )
         return _summary(published, self._parts, written)
+
+    def _marked(self) -> dict[str, Any]:
+        """Since when recordings are marked to go, which is for `retention.py` to change."""
+        facts = self._manifest.facts if self._manifest else {}
+        return {EXPIRING: facts[EXPIRING]} if EXPIRING in facts else {}
 
     def _give_up(self, missing: Sequence[Missing]) -> Part:
         """Name these holes."""

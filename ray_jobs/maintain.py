@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from dataset_catalog import versions
 from dataset_catalog.errors import CommitLost, VersionConflict
@@ -85,17 +86,27 @@ def _chains(storage: Storage) -> Iterator[str]:
 def _expire(storage: Storage, settings: JobsSettings, *, dry_run: bool) -> Summary:
     """What has been kept as long as the settings say."""
     summary = _summary()
-    jobs = {retention.expire_raw: settings.keep_raw_days, retention.expire_telemetry: settings.keep_telemetry_days}
-    for job, days in jobs.items():
-        before_ns = 0 if days is None else time.time_ns() - int(days * cleanup.DAY_S * 1e9)  # 0: nothing is so old
+    for job in (
+        partial(
+            retention.expire_raw,
+            before_ns=_before_ns(settings.keep_raw_days),
+            marked_before_ns=_before_ns(settings.keep_expiring_days),
+        ),
+        partial(retention.expire_telemetry, before_ns=_before_ns(settings.keep_telemetry_days)),
+    ):
         try:
-            done = job(storage, before_ns=before_ns, dry_run=dry_run)
+            done = job(storage, dry_run=dry_run)
         except (VersionConflict, CommitLost, IngestError) as error:
             summary += _summary((f"what is too old is left for the next run: {error}",))
             continue
         found = {"segments expiring": done.marked, "segments expired": done.removed, "rows expired": done.rows}
         summary += replace(_summary(freed=done.freed), versions=done.published) + Summary(NAME, _EVERY, counts=found)
     return summary
+
+
+def _before_ns(days: float | None) -> int:
+    """So many days ago; 0, nothing is so old, where no age is set."""
+    return 0 if days is None else time.time_ns() - int(days * cleanup.DAY_S * 1e9)
 
 
 def _clear(storage: Storage, settings: JobsSettings) -> Summary:

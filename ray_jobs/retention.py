@@ -1,16 +1,17 @@
 """What has been kept long enough: raw segments, and rows of telemetry. Only where the settings give an age.
 
 A recording goes whole, so many days after the last of its segments came. One run marks its segments `expiring`: from
-then on no job works with them. The next run removes their objects and marks them `expired`, or, where more came or they
-are to stay longer after all, marks them as what they were. Their rows stay, with
-thumbnails and all that the index knows; gaps stay; and so does what was made of them: telemetry tables, datasets.
+then on no job works with them, and the manifest keeps since when that is. A run that comes a grace period later removes
+their objects and marks them `expired`, or, where more came or they are to stay longer after all, marks them as what
+they were. Their rows stay, with thumbnails and all that the index knows; gaps stay; and so does what was made of them:
+telemetry tables, datasets.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -45,8 +46,8 @@ class Retained:
     published: tuple[int, ...] = ()
 
 
-def expire_raw(storage: Storage, *, before_ns: int, dry_run: bool) -> Retained:
-    """Remove what was marked, then mark the recordings of which all came before `before_ns`.
+def expire_raw(storage: Storage, *, before_ns: int, marked_before_ns: int, dry_run: bool) -> Retained:
+    """Remove what was marked before `marked_before_ns`, then mark the recordings of which all came before `before_ns`.
 
     Raises `VersionConflict` or `CommitLost` where another writer was faster; what was published till then stands.
     """
@@ -57,7 +58,9 @@ def expire_raw(storage: Storage, *, before_ns: int, dry_run: bool) -> Retained:
     if not marked and not before_ns:
         return Retained()
     due = _due(storage, manifest, before_ns, marked)
-    removing = {name: size for name, size in marked.items() if name in due}
+    since = manifest.facts.get(EXPIRING, {})
+    ripe = {name for name in due if since.get(name, 0) <= marked_before_ns}  # older releases did not say since when
+    removing = {name: size for name, size in marked.items() if name in ripe}
     keeping = {name: size for name, size in marked.items() if name not in due}  # more came, or they are to stay longer
     marking = {name: size for name, size in due.items() if name not in marked}
     done = Retained(
@@ -131,14 +134,24 @@ def _mark(storage: Storage, manifest: Manifest, recordings: Sequence[str], state
         column = pa.repeat(state, len(rows))
     marked = rows.set_column(rows.schema.get_field_index("state"), "state", column).select(SEGMENTS.names)
     written = publish.write(storage, versions.SEGMENTS, TABLE, SEGMENTS, marked.cast(SEGMENTS).to_batches())
+    now_ns = time.time_ns()
     return publish.commit(
         base,
         {TABLE: written},
         positions=manifest.positions,
-        facts=manifest.facts,
+        facts=_facts(manifest.facts, recordings, state, now_ns),
         gone=where,
-        now_ns=time.time_ns(),
+        now_ns=now_ns,
     )
+
+
+def _facts(facts: Mapping[str, Any], recordings: Sequence[str], state: str, now_ns: int) -> dict[str, Any]:
+    """What the manifest says, with since when each recording is marked that is marked now."""
+    since = {name: at_ns for name, at_ns in facts.get(EXPIRING, {}).items() if name not in recordings}
+    if state == EXPIRING:
+        since |= dict.fromkeys(recordings, now_ns)
+    others = {name: fact for name, fact in facts.items() if name != EXPIRING}
+    return {**others, EXPIRING: since} if since else others
 
 
 def _at(base: publish.Base) -> Any:

@@ -49,7 +49,13 @@ class JobsSettings(TableSettings):
         None,
         gt=0,
         description="How long raw segments stay after the last one of their recording came, in days; unset: for ever. "
-        "`maintain` marks them one time and removes them the next; rows, thumbnails and datasets stay.",
+        "`maintain` marks them `expiring`, and removes them later; rows, thumbnails and datasets stay.",
+    )
+    keep_expiring_days: float = Field(
+        1.0,
+        ge=0,
+        description="How long raw segments stay at least after `maintain` has marked them `expiring`, in days: until "
+        "then a greater `keep_raw_days` takes it back.",
     )
     keep_telemetry_days: float | None = Field(
         None, gt=0, description="How long rows stay in telemetry tables, by their time, in days; unset: for ever."

@@ -83,6 +83,15 @@ def test_the_job_finds_its_cluster() -> None:
     assert selector == manifest("RayCluster")["metadata"]["name"]
 
 
+def test_the_pages_say_under_whose_account_the_loop_and_so_maintain_run() -> None:
+    (account,) = {group["template"]["spec"]["serviceAccountName"] for group in groups(manifest("RayCluster")["spec"])}
+    deploy = (ROOT / "docs" / "DEPLOY.md").read_text()
+    retention = next(line for line in deploy.split("\n## ") if "s3/retention.json" in line)
+    (record,) = (ROOT / "docs" / "adr").glob("0019-*.md")
+    for page in (retention, record.read_text()):
+        assert f"the service account `{account}`" in " ".join(page.split())
+
+
 def test_every_setting_is_one_that_we_have() -> None:
     known: list[type[TableSettings]] = [StorageSettings, IngestSettings]
     names = {f"{kind.model_config['env_prefix']}{name.upper()}" for kind in known for name in kind.model_fields}

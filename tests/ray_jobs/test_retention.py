@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -36,8 +37,10 @@ def is_stored(robot: Any, segment: Any) -> bool:
     return True
 
 
-def expire(robot: Any, *, before_ns: int = NOW, dry_run: bool = False) -> retention.Retained:
-    return retention.expire_raw(robot.storage, before_ns=before_ns, dry_run=dry_run)
+def expire(
+    robot: Any, *, before_ns: int = NOW, marked_before_ns: int = 2**62, dry_run: bool = False
+) -> retention.Retained:
+    return retention.expire_raw(robot.storage, before_ns=before_ns, marked_before_ns=marked_before_ns, dry_run=dry_run)
 
 
 def test_segments_are_marked_then_removed_and_what_was_made_of_them_stays(robot: Any, jobs: JobsSettings) -> None:
@@ -148,6 +151,24 @@ def test_what_was_marked_stays_after_all_where_it_is_to_be_kept_longer(robot: An
     assert (expire(robot).marked, expire(robot).removed) == (2, 3), "an object without our metadata goes too"
 
 
+def test_nothing_is_removed_within_the_grace_period_whatever_is_published_meanwhile(
+    robot: Any, jobs: JobsSettings
+) -> None:
+    segment = robot.log(("/n", T0, {"n": 1}))
+    for job in (index_segments.run, load_telemetry.run):
+        job(robot.storage, jobs)
+    before_ns = time.time_ns()
+    assert expire(robot).marked == 1
+    after_ns = time.time_ns()
+    assert expire(robot, marked_before_ns=before_ns) == retention.Retained()
+    robot.recording = "01JBBBBBBBBBBBBBBBBBBBBBBB"
+    robot.log(("/n", T0, {"n": 2}), seq=0)
+    assert index_segments.run(robot.storage, jobs).versions == (3,)
+    assert expire(robot, marked_before_ns=before_ns) == retention.Retained(), "the index kept since when it is marked"
+    assert is_stored(robot, segment)
+    assert expire(robot, marked_before_ns=after_ns).removed == 1
+
+
 def test_maintain_keeps_everything_unless_it_is_told_for_how_long(robot: Any, jobs: JobsSettings) -> None:
     robot.log(("/n", T0, {"n": 1}), ("/n", 2**62, {"n": 2}))
     for job in (index_segments.run, load_telemetry.run):
@@ -162,4 +183,6 @@ def test_maintain_keeps_everything_unless_it_is_told_for_how_long(robot: Any, jo
     assert (done.counts["segments expiring"], done.counts["rows expired"]) == (1, 1)
     assert Catalog(robot.storage).sql("SELECT n FROM telemetry.n").to_pylist() == [{"n": 2}]
     assert load_telemetry.run(robot.storage, jobs).versions == (), "what went is not loaded again"
-    assert maintain.run(robot.storage, told).counts["segments expired"] == 1
+    assert maintain.run(robot.storage, told).counts["segments expired"] == 0, "they are marked since a moment ago"
+    at_once = told.model_copy(update={"keep_expiring_days": 0})
+    assert maintain.run(robot.storage, at_once).counts["segments expired"] == 1
