@@ -98,7 +98,7 @@ def ours(asked: Asked) -> Iterator[Batch]:
             if asked.floats:
                 if floats.shape != batch[CAMERA].shape:
                     floats = torch.empty(batch[CAMERA].shape)
-                batch[CAMERA] = torch.div(batch[CAMERA], 255, out=floats)
+                batch[CAMERA] = floats.copy_(batch[CAMERA]).div_(255)  # torch.div would make a copy of its own first
             yield batch
 
 
