@@ -65,7 +65,7 @@ def import_lerobot(
     the lake cannot be written. Then nothing more is published, and the next run goes on.
     """
     files, storage = LeRobotFiles.open(source), Storage.open(str(lake))
-    name = _name(name or files.folder.resolve().name)
+    name = _name(name or Path(os.path.abspath(files.folder)).name)
     robot = _name(robot or str(files.info.get("robot_type") or name))
     chain, layout = f"{versions.DATASETS}/{name}", layout_of(files)
     published = versions.newest(storage, chain)

@@ -199,3 +199,8 @@ def test_an_info_that_leads_astray_is_told_in_a_sentence(
     (astray / "meta/info.json").write_text(json.dumps(info | {told: value}))
     with pytest.raises(FormatError, match=sentence):
         import_lerobot(astray, tmp_path / "lake")
+
+
+def test_a_dataset_is_called_what_its_folder_is_called_though_that_is_a_link(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "my_dataset").symlink_to(folder)
+    assert import_lerobot(tmp_path / "my_dataset" / "meta" / "..", tmp_path / "lake").name == "my_dataset"
