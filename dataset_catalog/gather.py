@@ -191,12 +191,13 @@ def _first(times: Ints, index: int) -> int:
 
 
 def _check(visits: Visits) -> None:
+    count = visits.each(np.array([len(episode.t_ns) for episode in visits.episodes], np.int64))
+    if ((visits.steps >= 0) & (visits.steps < count)).all():
+        return
     for episode, part in zip(visits.episodes, visits.parts, strict=True):
-        steps = visits.steps[part]
-        if steps.min() < 0 or steps.max() >= len(episode.t_ns):
-            raise NotFound(
-                f"episode {episode.episode_id} has the steps 0 to {len(episode.t_ns) - 1}, got {steps.tolist()}"
-            )
+        steps, last = visits.steps[part], len(episode.t_ns) - 1
+        if steps.min() < 0 or steps.max() > last:
+            raise NotFound(f"episode {episode.episode_id} has the steps 0 to {last}, got {steps.tolist()}")
 
 
 def _as_asked(window: ColumnWindow, got: Gathered, references: dict[str, Gathered]) -> Gathered:
