@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,24 @@ def test_versions_follow_each_other_and_an_untouched_table_keeps_its_own(lake: S
         f"v{manifest.n}": manifest.tables["steps"] for manifest in (first, second)
     }
     assert steps.has_stable_row_ids
+
+
+@pytest.mark.parametrize("step", ["_create_empty", "_restore"])
+def test_the_tables_of_a_chain_are_fenced_and_created_together_not_one_after_the_other(
+    lake: Storage, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    schemas = {f"t{number}": SCHEMA for number in range(8)}
+    if step == "_restore":
+        commit(publish.begin(lake, CHAIN, planned_on=None, schemas=schemas))
+    together, real = threading.Barrier(len(schemas), timeout=20), getattr(publish, step)
+
+    def meet(*arguments: Any) -> Any:
+        together.wait()
+        return real(*arguments)
+
+    monkeypatch.setattr(publish, step, meet)
+    base = publish.begin(lake, CHAIN, planned_on=versions.newest(lake, CHAIN), schemas=schemas)
+    assert base.versions == dict.fromkeys(schemas, 1 if step == "_create_empty" else 2)
 
 
 def test_what_a_dead_run_left_behind_is_gone_and_never_published(lake: Storage) -> None:
