@@ -42,7 +42,7 @@ bench-ingest: install
 bench-jobs: install
 	$(BIN)/python -m benchmarks.bench_jobs $(ARGS)
 
-# Windows a second into training beside other libraries: about 12 minutes, and once about as many more to fill .bench/.
+# Windows a second into training beside other libraries: about 12 minutes, and once about 20 more to fill .bench/.
 bench-feed: install
 	$(BIN)/python -m benchmarks.bench_feed $(ARGS)
 
