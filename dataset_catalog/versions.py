@@ -12,11 +12,11 @@ import os
 import re
 import tempfile
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dataset_catalog.errors import NotFound, QueryError, VersionConflict
+from dataset_catalog.errors import NotFound, QueryError, StorageError, VersionConflict
 from dataset_catalog.storage import Storage
 
 SEGMENTS = "lake/segments"
@@ -75,14 +75,23 @@ def list_datasets(storage: Storage) -> list[str]:
 
 
 def read(storage: Storage, chain: str, n: int) -> Manifest:
-    """One manifest; `NotFound` if the chain has no such version."""
+    """One manifest; `NotFound` if the chain has no such version, `StorageError` if what is stored is no manifest."""
     with storage.reaching():
         try:
             body = storage.filesystem().cat_file(_path(storage, chain, n))
         except FileNotFoundError as error:
             newest = list_versions(storage, chain)[-5:]
             raise NotFound(f"{chain} has no version {n}; it has {newest} (newest last)") from error
-    return Manifest(**json.loads(body))
+    return _parsed(body, f"version {n} of {chain}")
+
+
+def _parsed(body: bytes, what: str) -> Manifest:
+    try:
+        found = Manifest(**json.loads(body))
+        tables = {name: int(version) for name, version in found.tables.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise StorageError(f"the manifest of {what} is damaged: {error}; open an earlier version") from error
+    return replace(found, tables=tables)
 
 
 def publish(storage: Storage, chain: str, manifest: Manifest) -> None:
@@ -163,7 +172,10 @@ def list_tags(storage: Storage, chain: str) -> dict[str, int]:
             return {}
         named = [path for path in sorted(paths) if path.endswith(".json")]
         found = {path.rsplit("/", 1)[-1].removesuffix(".json"): fs.cat_file(path) for path in named}
-    return {tag: int(json.loads(body)["version"]) for tag, body in found.items()}
+    try:
+        return {tag: int(json.loads(body)["version"]) for tag, body in found.items()}
+    except (ValueError, TypeError, KeyError) as error:
+        raise StorageError(f"a tag of {chain} is damaged: {error}; delete its file in tags/ and tag again") from error
 
 
 def delete_tag(storage: Storage, chain: str, tag: str) -> None:

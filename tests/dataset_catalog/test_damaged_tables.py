@@ -50,3 +50,17 @@ def test_a_command_that_meets_one_says_so_in_a_sentence(catalog: Catalog) -> Non
     done = CliRunner().invoke(app, ["statistics", "pick", "--lake", catalog.storage.url])
     assert (done.exit_code, len(done.output.splitlines())) == (2, 1)
     assert "statistics.lance" in done.output
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b"[1]", b'{"n": 1, "tables": {"steps": "x"}}', b'{"n": 1, "tables": 3}', b"\xff"]
+)
+def test_a_damaged_manifest_or_tag_is_named(catalog: Catalog, body: bytes) -> None:
+    newest, folder = catalog.dataset("pick").version, Path(catalog.storage.url) / "datasets/pick"
+    (folder / "tags").mkdir(exist_ok=True)
+    (folder / "tags/good.json").write_bytes(body)
+    with pytest.raises(StorageError, match="a tag of datasets/pick is damaged"):
+        catalog.dataset("pick", version="good")
+    (folder / f"versions/{newest:010d}.json").write_bytes(body)
+    with pytest.raises(StorageError, match=f"the manifest of version {newest} of datasets/pick is damaged"):
+        catalog.dataset("pick")
