@@ -21,7 +21,7 @@ from dataset_catalog.gop_bytes import GopBytes, Range
 Frame = tuple[Gop, int]  # the k-th of a GOP, in presentation order
 Image = NDArray[np.uint8]  # (3, height, width), a part of a batch
 
-_PAYS, _JUDGED = 10, 1_000  # one in ten, of so many that are asked for
+_PAYS = 10
 _AT_ONCE = 4  # visits that a thread is given: handing over each by itself costs as much as decoding a JPEG
 
 
@@ -163,8 +163,8 @@ class _Kept:
     """Pictures by (row of the GOP, k), the most recently used ones, for as long as that pays.
 
     Memory that nothing was in lately is slow: to keep a picture costs a fifth of decoding a JPEG, and at random over
-    many frames hardly one is asked for again. So once the memory is full, pictures are kept only while one in
-    `_PAYS` of those asked for is among the last that would fit; their keys are remembered in any case.
+    many frames hardly one is asked for again. So whenever as many were asked for as fit, one in `_PAYS` of them must
+    have been among the last that fit, else only the keys of the next ones are remembered.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -199,7 +199,7 @@ class _Kept:
             self._judge()
 
     def _judge(self) -> None:
-        if not self._is_full or self._asked < _JUDGED:
+        if not self._is_full or self._asked < len(self._pictures):
             return
         self._does_pay, self._asked, self._again = self._again * _PAYS >= self._asked, 0, 0
         if not self._does_pay:
