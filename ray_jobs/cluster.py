@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from dataset_catalog.errors import RowsLost
 from dataset_catalog.publish import Written
 from ray_jobs.errors import WorkFailed
 from ray_jobs.settings import JobsSettings
 
 Item = Mapping[str, Any]
 Progress = Callable[[int, int], None]
-RETRIES = 3  # of a task whose worker or node dies, so that what kills every worker it meets does not go on for ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +65,25 @@ def fan_out(
 ) -> list[Part]:
     """`work` over all items, in tasks of neighbours; the parts in the order of the items.
 
-    Raises what `work` raised, or `WorkFailed`; the tasks that are not done then are ended.
+    Items are JSON values. Raises what `work` raised, with a word of Ray Data's behind it, `WorkFailed` for what Ray
+    itself raises, and `RowsLost` unless every task came back exactly once. What other tasks still write then is
+    published by nobody.
     """
     import ray
 
     connect(settings)
-    shared, shares = ray.put(work), _shares(items, per_task=per_task, cpus=int(ray.cluster_resources().get("CPU", 1)))
-    tasks = {_task().remote(shared, share): number for number, share in enumerate(shares)}
-    parts: dict[int, Part] = {}
+    shares = _shares(items, per_task=per_task, cpus=int(ray.cluster_resources().get("CPU", 1)))
+    parts: list[tuple[int, Part]] = []
     done = 0
     progress(0, len(items))
-    for task, part in _ended(list(tasks)):
-        parts[tasks[task]] = part
-        done += len(shares[tasks[task]])
+    for number, part in _stream(shares, work):
+        parts.append((number, part))
+        done += len(shares[number])
         progress(done, len(items))
-    return [parts[number] for number in range(len(shares))]
+    parts.sort(key=lambda one: one[0])
+    if [number for number, _ in parts] != list(range(len(shares))):
+        raise RowsLost(f"{len(shares)} tasks were given out, {[number for number, _ in parts]} came back")
+    return [part for _, part in parts]
 
 
 def _shares(items: Sequence[Item], *, per_task: int, cpus: int) -> list[list[Item]]:
@@ -89,33 +93,59 @@ def _shares(items: Sequence[Item], *, per_task: int, cpus: int) -> list[list[Ite
     return [list(items[first:last]) for first, last in pairwise(bounds)]
 
 
-@cache
-def _task() -> Any:
-    """`_perform` as a task, on whichever node is free; again, where its worker or its node dies."""
-    import ray
+def _stream(shares: Sequence[list[Item]], work: Callable[[list[Item]], Part]) -> Iterator[tuple[int, Part]]:
+    """A block of Ray Data for every share; each comes back as it is done."""
+    import ray.data
 
-    return ray.remote(_perform).options(max_retries=RETRIES, scheduling_strategy="SPREAD")
+    _be_quiet()
+    rows = [{"number": number, "share": json.dumps(share)} for number, share in enumerate(shares)]
+    blocks = ray.data.from_items(rows, override_num_blocks=len(rows))
+    done = blocks.map_batches(_Task(work), batch_size=None, batch_format="pyarrow")
+    # with batches ahead, a part would be told of when the next one is done
+    for block in _told(done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)):
+        for row in block.to_pylist():
+            yield row["number"], _part(json.loads(row["part"]))
 
 
-def _perform(work: Callable[[list[Item]], Part], share: list[Item]) -> Part:
-    return work(share)
+def _part(found: dict[str, Any]) -> Part:
+    written = {name: Written(part["rows"], tuple(part["fragments"])) for name, part in found["written"].items()}
+    return Part(written, found["report"])
 
 
-def _ended(tasks: list[Any]) -> Iterator[tuple[Any, Part]]:
-    """Every task with its part, as they come. An error of Ray's own becomes one of ours, that of the work stays."""
-    import ray
+def _told(rows: Iterator[Any]) -> Iterator[Any]:
+    """The same rows; an error of Ray's own becomes one of ours, what the work raises stays as it is."""
     from ray.exceptions import RayError, RayTaskError
 
-    left = tasks
     try:
-        while left:
-            (task,), left = ray.wait(left)
-            yield task, ray.get(task)
+        yield from rows
     except RayTaskError as error:
         raise error.cause from error
     except RayError as error:
         said = str(error).strip().partition("\n")[0] or type(error).__name__
         raise WorkFailed(f"Ray could not do the work: {said}") from error
-    finally:
-        for task in left:
-            ray.cancel(task, force=True)  # else a worker goes on, and may answer a question of before
+
+
+class _Task:
+    """One share in, one part out; what crosses is JSON."""
+
+    def __init__(self, work: Callable[[list[Item]], Part]) -> None:
+        self._work = work
+
+    def __call__(self, block: Any) -> Any:
+        import pyarrow as pa
+
+        parts = [self._work(json.loads(share)) for share in block["share"].to_pylist()]
+        return pa.table({"number": block["number"], "part": [json.dumps(asdict(part)) for part in parts]})
+
+
+def _be_quiet() -> None:
+    import ray.data
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Ray's own settings warn of each other
+        context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.enable_operator_progress_bars = False
+    context.print_on_execution_start = False
+    context.raise_original_map_exception = True
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
