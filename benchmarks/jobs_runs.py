@@ -29,7 +29,8 @@ T = TypeVar("T")
 
 STORE_BYTES = 1 << 30  # of Ray's object store: what Ray's own reader needs, so as not to spill
 _RAYS_OWN = ("raylet", "gcs_server", "log_monitor", "/dashboard/", "/runtime_env/agent", "/autoscaler/")
-_AGENT = "ray::DashboardAgent"  # it goes by a worker's kind of name, and is none
+# they go by a worker's kind of name, and are one a cluster, whatever runs on it
+_SERVICES = ("ray::DashboardAgent", "ray::_StatsActor", "ray::_AutoscalingCoordinatorActor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ def _rays_own_s() -> float:
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             line, times = " ".join(process.cmdline()[:3]), process.cpu_times()
-            if _AGENT in line or ("ray::" not in line and any(word in line for word in _RAYS_OWN)):
+            if any(word in line for word in (_SERVICES if "ray::" in line else _RAYS_OWN)):
                 total += times.user + times.system
     return total
 
