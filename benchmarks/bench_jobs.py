@@ -10,8 +10,8 @@
 All of it is CPU time, user and system, so that a busy machine does not count; sides run in turns in the same minutes on
 the same data. Of the jobs everything counts from the call of `run` to its summary: planning, reading from S3, Ray Data,
 workers with their children, commit, manifest. Not counted: starting Ray, and the first round of each side, in which
-workers import what they need; Ray's own processes (raylet, GCS, agents, and the actors that keep statistics and requests
-to an autoscaler, one a cluster) and S3, which are printed apart. Of the bare loops only the loop counts: `decode` and
+workers import what they need; Ray's own processes (raylet, GCS, agents, and the actors that keep statistics and wishes
+for an autoscaler, one a cluster) and S3, which are printed apart. Of the bare loops only the loop counts: `decode` and
 `mcap` have their bytes in memory, nothing is checked, nothing is written.
 LeRobot gets its pictures decoded, and counts with the cheapest of its ways of writing (H.264, encoded as it streams).
 
