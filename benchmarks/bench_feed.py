@@ -13,7 +13,8 @@
 
 Every window has the state and a chunk of 16 actions of 26 joints beside its frames. 100,000 frames, each another
 picture, in 200 episodes; all sides show the same, which is checked, as are the numbers, to the bit. Compared are
-windows per CPU-second, user and system, of whole processes on one CPU each, in turns, medians of the rounds' ratios.
+windows per CPU-second, user and system, of whole processes on one CPU each, in turns, medians of the rounds' ratios;
+files lie in the page cache.
 Pictures are uint8 (B, K, 3, H, W); for LeRobot, which gives float32, ours are converted and that counts. Their JPEGs
 have quality 90, 4:2:0, and are decoded by libjpeg-turbo straight into the tensor. For `s3_warm_vs_local` the clock on
 the wall counts as well, as waiting takes no CPU time: the figure is the worse of the two.

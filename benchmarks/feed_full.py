@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from benchmarks import feed_lerobot
-from benchmarks.feed_bench import Bench, limit, ours, store_lerobot, store_ours
+from benchmarks.feed_bench import Bench, limit, ours, read_once, store_lerobot, store_ours
 from benchmarks.feed_check import tell_quality
 from benchmarks.feed_figures import Figure, not_measured, ratio, take_turns
 from benchmarks.feed_packets import LEROBOT as LEROBOT_FORM
@@ -24,6 +24,7 @@ LEROBOT = tuple(f"k{frames}_vs_lerobot" for frames in WINDOWS)
 def of_full(bench: Bench) -> Iterator[Figure]:
     """At 640×480, against the limit."""
     store_ours(bench)
+    read_once(bench.lake)
     random = bench.asked(ORIGINAL)
     sequential = replace(random, order="sequential")
     with ExitStack() as ended:
@@ -47,6 +48,7 @@ def of_lerobot(bench: Bench) -> Iterator[Figure]:
         yield from (not_measured(name, bench.lerobot) for name in LEROBOT)
         return
     store_lerobot(bench)
+    read_once(bench.pairs, bench.folder / "lerobot")
     each = {name: bench.footage.payload_bytes(name) / len(bench.footage) for name in (PAIRS, ORIGINAL, LEROBOT_FORM)}
     console.print("  bytes of pictures a frame: " + ", ".join(f"{name} {size:,.0f}" for name, size in each.items()))
     libraries = str(feed_lerobot.ffmpeg_libraries(bench.lerobot.parents[1]))

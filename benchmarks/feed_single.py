@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import feed_lake, feed_real
-from benchmarks.feed_bench import PEERS, Bench, limit, ours, store_ours, store_theirs
+from benchmarks.feed_bench import PEERS, Bench, limit, ours, read_once, store_ours, store_theirs
 from benchmarks.feed_check import tell_quality
 from benchmarks.feed_figures import Figure, not_measured, ratio, result, take_turns
 from benchmarks.feed_lake import PICTURES, SMALL
@@ -23,6 +23,7 @@ def of_single(bench: Bench) -> Iterator[Figure]:
     """At 224×224: ours three ways, the others, the limit."""
     store_ours(bench)
     store_theirs(bench)
+    read_once(bench.lake, *(bench.folder / name for name in PEERS))
     random = bench.asked(SMALL)
     whole = bench.batches(1)
     with ExitStack() as ended:
