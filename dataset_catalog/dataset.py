@@ -350,8 +350,9 @@ class Dataset:
         return rows.filter(pc.is_in(rows["episode_id"], ids))
 
     def _place(self, row: int | tuple[str, int]) -> tuple[str, int]:
-        if isinstance(row, tuple) and [type(one) for one in row] == [str, int]:
-            return row
+        match row:
+            case (str() as episode_id, int() | np.integer() as step):
+                return episode_id, int(step)
         if not isinstance(row, int | np.integer):
             raise NotFound(f"a row is a number, or (episode id, step), got {row!r}")
         if not -len(self) <= row < len(self):
@@ -373,7 +374,7 @@ class Dataset:
 
 
 def _is_share(share: object) -> bool:
-    return isinstance(share, int | float) and 0 <= share <= 1
+    return isinstance(share, int | float | np.integer | np.floating) and bool(0 <= share <= 1)
 
 
 def _condition(

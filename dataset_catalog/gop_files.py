@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Collection
 from contextlib import suppress
-from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,39 +36,50 @@ class _Fragment(NamedTuple):
     files: memoryview
 
 
+class _File:
+    """Open for as long as somebody holds it: it may be forgotten while another thread reads."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self.descriptor).atexit = False
+
+
+_UNKNOWN = _Fragment("", memoryview(b""), memoryview(b""), memoryview(b""))
+
+
 class GopFiles:
     """Reads the table `gops` (a LanceDataset at one version) in a local folder. Serves any number of threads."""
 
     def __init__(self, table: Any) -> None:
         self._table, self._folder = table, Path(table.uri.removeprefix("file://")) / "data"
         self._fragments: dict[int, _Fragment] = {}
-        self._open: OrderedDict[tuple[int, int], FileIO] = OrderedDict()
+        self._open: OrderedDict[tuple[int, int], _File] = OrderedDict()
         self._is_sound: dict[tuple[int, int], bool] = {}
         self._lock = threading.Lock()
 
     def learn(self, addresses: Collection[int]) -> None:
         """Look, once, where the blobs of these rows' fragments lie."""
         if missing := {address >> 32 for address in addresses} - self._fragments.keys():
-            with self._lock:
+            with self._lock, suppress(OSError, pa.ArrowException):  # Lance tells what is wrong when it reads the rows
                 self._describe(missing - self._fragments.keys())
 
     def read(self, address: int, start: int, length: int) -> bytes | None:
-        """A part of the blob of a row whose fragment is known; None where it is not to be had here."""
+        """A part of a row's blob; None where it is not to be had here."""
         number, row = address >> 32, address & _ROW
-        data_file, starts, sizes, files = self._fragments[number]
+        data_file, starts, sizes, files = self._fragments.get(number, _UNKNOWN)
         if row >= len(starts) or starts[row] < 0 or start + length > sizes[row]:
             return None
         key = number, files[row]
         with suppress(OSError):
             file = self._open.get(key) or self._opened(key, data_file)
-            data = os.pread(file.fileno(), length, starts[row] + start)
-            if len(data) == length and (self._is_sound.get(key) or self._check(key, (address, start, length), data)):
+            data = os.pread(file.descriptor, length, starts[row] + start)
+            is_whole = len(data) == length > 0
+            if is_whole and (self._is_sound.get(key) or self._check(key, (address, start, length), data)):
                 return data
         return None
 
-    def _opened(self, key: tuple[int, int], data_file: str) -> FileIO:
-        """Closed again when it is forgotten and nobody reads from it any more."""
-        file = FileIO(self._folder / (_beside(data_file, key[1]) if key[1] else data_file))
+    def _opened(self, key: tuple[int, int], data_file: str) -> _File:
+        file = _File(self._folder / (_beside(data_file, key[1]) if key[1] else data_file))
         with self._lock:
             self._open[key] = file
             if len(self._open) > _OPEN_FILES:

@@ -181,7 +181,7 @@ def _film(folder: Path, pattern: str, name: str, row: Mapping[str, Any]) -> Film
 
 def _inside(folder: Path, path: str) -> Path:
     """A file that `info.json` names. Links may lead elsewhere, as those of a download's cache do; the name may not."""
-    if os.path.isabs(path) or os.path.normpath(path).startswith(".."):
+    if os.path.isabs(path) or Path(os.path.normpath(path)).parts[:1] == ("..",):
         raise FormatError(f"{folder}: {path} leads out of the dataset's folder")
     return folder / path
 

@@ -79,7 +79,10 @@ def _parsed(where: str) -> dict[str, Any]:
             (text,) = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [f"SELECT (\n{where}\n)"]).fetchone()
         except duckdb.Error as error:
             raise QueryError("the predicate cannot be parsed") from error
-    found = json.loads(text)
+    try:
+        found = json.loads(text)
+    except RecursionError as error:
+        raise QueryError("the predicate is nested too deeply") from error
     if found["error"]:
         raise QueryError(f"the predicate cannot be parsed: {found['error_message']}")
     if len(found["statements"]) != 1 or found["statements"][0]["node"]["type"] != "SELECT_NODE":

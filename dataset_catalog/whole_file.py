@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+from uuid import uuid4
 
 from dataset_catalog.errors import CatalogError
 
@@ -13,11 +15,16 @@ from dataset_catalog.errors import CatalogError
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """What is written in the block becomes the file when the block ends without an error."""
-    part = path.with_name(f"{path.name}.part")
+    target = path.resolve()  # a link stays one
+    if target.exists() and not target.is_file():
+        raise CatalogError(f"cannot write {path}: it is no file")
+    part = target.with_name(f".{target.name}.{uuid4().hex}.part")  # another process may write the same file
     try:
-        with part.open("wb") as file:
+        with part.open("xb") as file:
             yield file
-        part.replace(path)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
     except OSError as error:
         raise CatalogError(f"cannot write {path}: {error.strerror or error}") from error
     finally:

@@ -69,6 +69,8 @@ def fan_out(
     itself raises, and `RowsLost` unless every task came back exactly once. What other tasks still write then is
     published by nobody.
     """
+    if not items:
+        return []
     import ray
 
     connect(settings)
@@ -118,10 +120,11 @@ def _told(rows: Iterator[Any]) -> Iterator[Any]:
 
     try:
         yield from rows
-    except RayTaskError as error:
-        raise error.cause from error
     except RayError as error:
-        said = str(error).strip().partition("\n")[0] or type(error).__name__
+        found = error.cause if isinstance(error, RayTaskError) else error
+        if not isinstance(found, RayError):
+            raise found from error
+        said = str(found).strip().partition("\n")[0] or type(found).__name__
         raise WorkFailed(f"Ray could not do the work: {said}") from error
 
 

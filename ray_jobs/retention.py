@@ -59,9 +59,10 @@ def expire_raw(storage: Storage, *, before_ns: int, marked_before_ns: int, dry_r
         return Retained()
     due = _due(storage, manifest, before_ns, marked)
     since = manifest.facts.get(EXPIRING, {})
-    ripe = {name for name in due if since.get(name, 0) <= marked_before_ns}  # older releases did not say since when
+    ripe = {name for name in due if since.get(name, marked_before_ns + 1) <= marked_before_ns}
     removing = {name: size for name, size in marked.items() if name in ripe}
-    keeping = {name: size for name, size in marked.items() if name not in due}  # more came, or they are to stay longer
+    # more came, or they are to stay longer, or a release that does not know since when it is published meanwhile
+    keeping = {name: size for name, size in marked.items() if name not in due or name not in since}
     marking = {name: size for name, size in due.items() if name not in marked}
     done = Retained(
         marked=sum(rows for rows, _ in marking.values()),

@@ -123,6 +123,15 @@ def test_a_file_that_is_gone_or_cut_off_is_an_error_that_names_the_row(tmp_path:
         straight_again(table, reader).read([Range(gops[0], 0, size)])
 
 
+def test_a_data_file_that_is_gone_before_anybody_looked_is_an_error_that_names_the_row(tmp_path: Path) -> None:
+    table = write(tmp_path / "gops", [INLINE] * 3)
+    gop = gops_of(table)[0]
+    for path in (tmp_path / "gops/data").glob("*.lance"):
+        path.unlink()
+    with pytest.raises(StorageError, match=r"GOP row 0 \(film\)"):
+        straight(table).read([Range(gop, 0, INLINE)])
+
+
 def straight_again(table: Any, reader: GopBytes) -> GopBytes:
     """With files that are not open yet, at places that are known."""
     files, known = GopFiles(table), reader._files

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ray.exceptions import RayError
+from ray.exceptions import ObjectLostError, RayError, RayTaskError
 
 from ray_jobs.cluster import Item, Part, _shares, _told, fan_out
 from ray_jobs.errors import SpecError, WorkFailed
@@ -80,3 +80,16 @@ def test_rays_own_error_is_told_in_one_line_of_ours() -> None:
     assert next(told_rows) == 1
     with pytest.raises(WorkFailed, match=r"^Ray could not do the work: the node died$"):
         next(told_rows)
+
+
+def test_rays_own_error_inside_of_a_task_is_one_of_ours_too() -> None:
+    def rows() -> Iterator[int]:
+        raise RayTaskError("work", "…", ObjectLostError("0" * 56, None, ""))
+        yield
+
+    with pytest.raises(WorkFailed, match=r"^Ray could not do the work: [^\n]+$"):
+        list(_told(rows()))
+
+
+def test_no_items_are_no_work() -> None:
+    assert fan_out([], fail, per_task=1, settings=JobsSettings()) == []

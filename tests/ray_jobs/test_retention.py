@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -167,6 +168,20 @@ def test_nothing_is_removed_within_the_grace_period_whatever_is_published_meanwh
     assert expire(robot, marked_before_ns=before_ns) == retention.Retained(), "the index kept since when it is marked"
     assert is_stored(robot, segment)
     assert expire(robot, marked_before_ns=after_ns).removed == 1
+
+
+def test_what_is_marked_since_nobody_knows_when_is_marked_anew_and_waits(robot: Any, jobs: JobsSettings) -> None:
+    robot.film(T0, 10)
+    index_segments.run(robot.storage, jobs)
+    assert expire(robot).marked == 1
+    older = versions.newest(robot.storage, versions.SEGMENTS)
+    assert older
+    versions.publish(robot.storage, versions.SEGMENTS, replace(older, n=older.n + 1, facts={}))
+    assert expire(robot).removed == 0
+    assert states(robot) == {"head_camera": ["ok"]}
+    assert expire(robot).marked == 1
+    assert expire(robot, marked_before_ns=time.time_ns() - 3600 * S).removed == 0
+    assert expire(robot).removed == 1
 
 
 def test_maintain_keeps_everything_unless_it_is_told_for_how_long(robot: Any, jobs: JobsSettings) -> None:
