@@ -94,7 +94,10 @@ class Encoding:
         return bytes(simplejpeg.encode_jpeg(pixels, JPEG_QUALITY, colorspace="RGB", colorsubsampling="420"))
 
     def h264(self, frame: av.VideoFrame) -> Any:
-        """An encoder for frames like this fitted one, of one thread: the same frames give the same bytes."""
+        """An encoder for frames like this fitted one, of one thread.
+
+        The same frames give the same bytes but for one GOP in hundreds: there x264's lookahead decides otherwise.
+        """
         codec: Any = av.CodecContext.create("libx264", "w")
         codec.width, codec.height, codec.pix_fmt = frame.width, frame.height, "yuv420p"
         codec.time_base, codec.framerate = Fraction(1, 30), Fraction(30)
