@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dataset_catalog import labels, schema, versions
 from dataset_catalog.clip import Clip
@@ -20,12 +19,13 @@ from dataset_catalog.contents import LONG, Contents
 from dataset_catalog.cut import check_length, check_one_piece
 from dataset_catalog.dataset import Dataset
 from dataset_catalog.errors import NotFound, NoVideo, QueryError
-from dataset_catalog.found import Found, middles_of
+from dataset_catalog.found import Found
 from dataset_catalog.pinned import PinnedSet
 from dataset_catalog.predicate import bracketed
 from dataset_catalog.published import Published, chain_of
 from dataset_catalog.search import Wanted, find_words
 from dataset_catalog.settings import StorageSettings
+from dataset_catalog.sights import middles_of, seen_at, with_dataset
 from dataset_catalog.sql import View, query
 from dataset_catalog.storage import Storage
 from dataset_catalog.tables import contains, open_table
@@ -69,7 +69,6 @@ SELECT dataset, version, * EXCLUDE (dataset, version) FROM episodes
 WHERE (? IS NULL OR robot_id = ?) AND (? IS NULL OR task = ?) AND (? IS NULL OR end_ns > ?)
 AND (? IS NULL OR start_ns < ?) AND {where} ORDER BY robot_id, start_ns, dataset, episode_id
 """
-_EPISODE_COLUMNS = [name for name in schema.EPISODES.names if name not in LONG] + ["labels"]
 _NO_EPISODES = pa.schema(
     [
         *(field for field in schema.EPISODES if field.name not in LONG),
@@ -78,11 +77,6 @@ _NO_EPISODES = pa.schema(
         ("version", pa.int64()),
     ]
 ).empty_table()
-_SIGHTS = """
-SELECT n, min(key) AS key FROM asked JOIN segments
-ON segments.robot_id = asked.robot_id AND start_ns <= asked.t_ns AND end_ns > asked.t_ns
-WHERE kind = 'video' AND state = 'ok' GROUP BY n
-"""
 
 
 class Catalog:
@@ -146,8 +140,8 @@ class Catalog:
         where  an SQL predicate on these columns, such as `success AND labels['grip'] = 'firm'`
         """
         start_ns, end_ns = (None if time is None else to_ns(time) for time in (start, end))
-        found = {name: self.dataset(name) for name in self._published.datasets()}
-        rows = [_with_dataset(dataset) for dataset in found.values()] or [_NO_EPISODES]
+        found = self._datasets()
+        rows = [with_dataset(dataset) for dataset in found.values()] or [_NO_EPISODES]
         parameters = [robot, robot, task, task, start_ns, start_ns, end_ns, end_ns]
         views = [View("episodes", pa.concat_tables(rows))]
         return Found(
@@ -232,7 +226,7 @@ class Catalog:
         start_ns, end_ns = (None if time is None else to_ns(time) for time in (start, end))
         wanted = Wanted(words, robot=robot, start_ns=start_ns, end_ns=end_ns, limit=limit)
         views = [*self._published.others(), View("labels", self.labels())]
-        return Found(find_words(views, wanted), self._sights, title=words)
+        return Found(find_words(views, wanted), self._seen, title=words)
 
     def clip(self, robot: str, stream: str, start: Time, end: Time, *, recording: str | None = None) -> Clip:
         """A camera's video of `[start, end)`, at most ten minutes, copied as it was encoded: `.write(file)` gives an
@@ -362,28 +356,11 @@ class Catalog:
     def _pictures(self, keys: list[str | None]) -> list[bytes | None]:
         return segment_pictures(self.storage, self._published.newest(versions.SEGMENTS), keys)
 
-    def _sights(self, rows: Sequence[Mapping[str, Any]]) -> list[bytes | None]:
-        """What a camera of the robot saw at the time of each find, or else in the middle of its episode."""
-        asked = pa.table({name: [row[name] for row in rows] for name in ("robot_id", "t_ns")} | {"n": range(len(rows))})
-        found = query(_SIGHTS, [self._published.segments(), View("asked", asked)])
-        key = dict(zip(found["n"].to_pylist(), found["key"].to_pylist(), strict=True))
-        seen = self._pictures([key.get(number) for number in range(len(rows))])
-        told = [n for n, row in enumerate(rows) if seen[n] is None and _is_of_an_episode(row["table"])]
-        middles = dict(zip(told, self._middles([rows[n] for n in told]), strict=True)) if told else {}
-        return [one or middles.get(n) for n, one in enumerate(seen)]
+    def _seen(self, rows: Sequence[Mapping[str, Any]]) -> list[bytes | None]:
+        return seen_at(rows, segments=self._published.segments(), pictures=self._pictures, datasets=self._datasets)
 
-    def _middles(self, rows: Sequence[Mapping[str, Any]]) -> list[bytes | None]:
-        """What was seen in the middle of the episode that begins at each find."""
-        found = {name: self.dataset(name) for name in self._published.datasets()}
-        times = pa.array({row["t_ns"] for row in rows}, pa.int64())
-        parts = [_with_dataset(dataset) for dataset in found.values()]
-        begun = [one for part in parts for one in part.filter(pc.is_in(part["start_ns"], times)).to_pylist()]
-        of = {(one["robot_id"], one["recording_id"], one["start_ns"]): one for one in begun}
-        asked = {number: of.get((row["robot_id"], row["recording_id"], row["t_ns"])) for number, row in enumerate(rows)}
-        there = {number: one for number, one in asked.items() if one is not None}
-        pictures = middles_of(found.__getitem__)(list(there.values()))
-        seen = dict(zip(there, pictures, strict=True))
-        return [seen.get(number) for number in asked]
+    def _datasets(self) -> dict[str, Dataset]:
+        return {name: self.dataset(name) for name in self._published.datasets()}
 
 
 def _describe(contents: Contents) -> dict[str, object]:
@@ -396,14 +373,3 @@ def _describe(contents: Contents) -> dict[str, object]:
         "steps": sum(contents.episodes["steps"].to_pylist()),
         "cameras": contents.camera_names,
     }
-
-
-def _is_of_an_episode(table: str) -> bool:
-    return table == "labels" or table.endswith(".episodes")
-
-
-def _with_dataset(dataset: Dataset) -> pa.Table:
-    """A dataset's episodes, and where they are."""
-    rows = dataset.episodes().select(_EPISODE_COLUMNS)
-    rows = rows.append_column("dataset", pa.repeat(pa.scalar(dataset.name), len(rows)))
-    return rows.append_column("version", pa.repeat(pa.scalar(dataset.version), len(rows)))

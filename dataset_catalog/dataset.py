@@ -64,9 +64,9 @@ class Dataset:
 
     def _repr_html_(self) -> str:
         """For a notebook: a few of its episodes, each with a picture of its middle."""
-        from dataset_catalog.found import Found
+        from dataset_catalog.sights import episodes_of
 
-        return Found.episodes_of(self).with_title(repr(self)[1:-1])._repr_html_()
+        return episodes_of(self, title=repr(self)[1:-1])._repr_html_()
 
     @property
     def name(self) -> str:

@@ -5,19 +5,14 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 
 from dataset_catalog.thumbnails import draw_sheet
 from dataset_catalog.times import to_text
-
-if TYPE_CHECKING:
-    from dataset_catalog.dataset import Dataset
 
 Row = dict[str, Any]
 Pictures = Callable[[Sequence[Row]], list[bytes | None]]  # a JPEG for each row, or None
@@ -35,14 +30,6 @@ class Found:
 
     def __init__(self, table: pa.Table, pictures: Pictures, *, title: str = "") -> None:
         self.table, self._pictures, self._title = table, pictures, title
-
-    @classmethod
-    def episodes_of(cls, dataset: Dataset) -> Found:
-        """The selected episodes of a dataset, each with a picture of its middle."""
-        return cls(dataset.episodes(), lambda rows: middles(dataset, rows))
-
-    def with_title(self, title: str) -> Found:
-        return Found(self.table, self._pictures, title=title)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # what copying and pickling ask for before there is a table
@@ -77,35 +64,6 @@ class Found:
         rows = self.table.take(pa.array(chosen)).to_pylist()
         pairs = zip(rows, self._pictures(rows), strict=True)
         return draw_sheet([(picture, _caption(row)) for row, picture in pairs if picture], Path(path))
-
-
-def middles(dataset: Dataset, rows: Sequence[Row]) -> list[bytes | None]:
-    """What the first camera saw in the middle of each episode."""
-    camera = next((name for name, one in dataset.cameras.items() if one.renditions), None)
-    if camera is None or not rows:
-        return [None] * len(rows)
-    height, width = min(dataset.cameras[camera].renditions.values())
-    size = (max(2, round(height * WIDTH / width)), WIDTH)
-    places = [(row["episode_id"], row["steps"] // 2) for row in rows if row["steps"]]
-    batch = dataset.windows({camera: [0.0]}, image_size=size).at(places)
-    seen = batch[f"{camera}_mask"][:, 0]
-    pictures = {place[0]: _jpeg(batch[camera][i, 0]) for i, place in enumerate(places) if seen[i]}
-    return [pictures.get(row["episode_id"]) for row in rows]
-
-
-def middles_of(datasets: Callable[[str], Dataset]) -> Pictures:
-    """The same of rows of several datasets, which name theirs in `dataset`."""
-
-    def pictures(rows: Sequence[Row]) -> list[bytes | None]:
-        parts = groupby(rows, key=lambda row: str(row["dataset"]))
-        return [one for name, part in parts for one in middles(datasets(name), list(part))]
-
-    return pictures
-
-
-def _jpeg(rgb: Any) -> bytes:
-    encoded: bytes = cv2.imencode(".jpg", rgb.transpose(1, 2, 0)[..., ::-1])[1].tobytes()
-    return encoded
 
 
 def _line(row: Row, names: Iterable[str], picture: bytes | None) -> str:
