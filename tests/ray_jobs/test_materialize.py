@@ -39,8 +39,9 @@ def test_the_job_makes_what_the_catalog_makes(tmp_path: Path, jobs: JobsSettings
     assert f"{label}: 87 frames" in summary.notes[0]
     assert [(episode, gop) for episode, gop, _ in made] == [(episode, gop) for episode, gop, _ in expected]
     assert len(made) == (45 if codec == "h264-g2" else 9)
-    if codec == "jpeg":  # x264 looks ahead in memory that it has not cleared: of one GOP in hundreds it makes another
-        assert made == expected
+    same = sum(one == other for one, other in zip(made, expected, strict=True))
+    # x264 looks ahead in memory that it has not cleared: of one GOP in hundreds it makes another
+    assert same == len(made) if codec == "jpeg" else same > 0.6 * len(made)
     assert materialize.run(there, jobs, "pick", materialize.encoding("36x44", codec)).versions == ()
     assert Catalog(there).dataset("pick").materialize(image_size=(36, 44), codec=codec, quiet=True).version == 2
 
