@@ -163,9 +163,9 @@ class RobotClock:
         if not found:
             raise ValueError(f'must be offset-ns=…, uncertainty-ns=…, drift-ppb=…, boot="…", got {field[:200]!r}')
         *numbers, boot = found.groups()
-        offset, uncertainty, drift, drift_uncertainty = map(int, numbers)
-        if max(abs(offset), uncertainty, abs(drift), drift_uncertainty) > MAX_TIME_NS:
-            raise ValueError(f"its numbers must be at most {MAX_TIME_NS}, got {field[:200]!r}")
+        offset, uncertainty, drift, drift_uncertainty = values = [int(number) for number in numbers]
+        if not all(-MAX_TIME_NS - 1 <= value <= MAX_TIME_NS for value in values):  # what a column of the index holds
+            raise ValueError(f"its numbers must be int64, at most {MAX_TIME_NS}, got {field[:200]!r}")
         return cls(offset, uncertainty, drift, drift_uncertainty, boot)
 
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import asdict
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edge import wire
@@ -168,6 +168,7 @@ INT64 = st.integers(-(2**63), 2**63 - 1)
     st.integers(0, 2**63 - 1),
     st.from_regex(r"[0-9a-f-]{1,64}", fullmatch=True),
 )
+@example(-(2**63), 2**63 - 1, -(2**63), 2**63 - 1, "0")
 def test_a_robot_s_clock_comes_back_as_it_was_told(
     offset_ns: int, uncertainty_ns: int, drift_ppb: int, drift_uncertainty_ppb: int, boot: str
 ) -> None:
